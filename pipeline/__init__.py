@@ -1,0 +1,1 @@
+"""Hauptbuch: a sharded, event-sourced ledger on Kafka whose state anyone can verify."""

@@ -1,0 +1,1 @@
+"""Replays the topics and recomputes every root."""

@@ -1,0 +1,1 @@
+"""What producers and subscribers import: producer, state-root subscriber, light client."""

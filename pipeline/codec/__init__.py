@@ -1,0 +1,1 @@
+"""Leaf formats: hashes, identifiers, Avro datums and their framing."""

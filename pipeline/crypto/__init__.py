@@ -1,0 +1,1 @@
+"""Signature suites, addresses and the keystore."""

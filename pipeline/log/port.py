@@ -1,0 +1,114 @@
+"""The event log port: Kafka's semantics, small enough for several adapters.
+
+Topics are partitioned and append-only. Readers see committed records only, in offset order; offsets may have
+holes (transaction markers, aborted data), so `next` is never `last + 1` by assumption. A *writer* owns a stable
+id; opening it fences every older writer of that id. A transaction appends to any partitions, all or nothing.
+
+Nothing here blocks for long: `TransactionalWriter.begin_commit` hands a whole transaction over and
+`poll_commit` tells what became of it, so that a shard can work on its next block meanwhile.
+
+Every adapter passes the same contract suite (`tests/contract/log_contract.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple, Protocol, runtime_checkable
+
+
+class Topic(IntEnum):
+    """The topics of a chain; the numbers 0 to 2 appear in block headers."""
+
+    CONTROL = 0
+    RELAY = 1
+    TRANSACTIONS = 2
+    BLOCKS = 3
+    RECEIPTS = 4
+    DEAD_LETTERS = 5
+    CHECKPOINTS = 6
+    STATE_ROOTS = 7
+
+    @property
+    def topic_name(self) -> str:
+        """Name on the log: lower case with dashes."""
+        return self.name.lower().replace("_", "-")
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: Topic
+    partition: int
+
+
+class LogRecord(NamedTuple):
+    """A committed record. `key` and `value` are None where Kafka has null."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Append(NamedTuple):
+    """A record to be appended."""
+
+    target: TopicPartition
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The transaction is durable. `offsets[i]` is the offset of the i-th append, None where not known."""
+
+    offsets: tuple[int | None, ...]
+
+
+@runtime_checkable
+class TransactionalWriter(Protocol):
+    """A fenced writer; at most one transaction at a time."""
+
+    def begin_commit(self, appends: Sequence[Append]) -> None:
+        """Hand over a whole transaction, in this order within each partition.
+
+        Raises: `TaskFenced`, `TransactionAbortable`, `Retryable`, `OutcomeUnknown`, `Fatal` (disk full).
+        """
+
+    def poll_commit(self) -> Committed | None:
+        """None while the commit is on its way. Raises as `begin_commit`."""
+
+    def close(self) -> None:
+        """Give the writer up; an open transaction is aborted or left to the next fence. Idempotent."""
+
+
+@runtime_checkable
+class EventLog(Protocol):
+    """A partitioned log with transactions."""
+
+    def create_topic(self, topic: Topic, partitions: int) -> None:
+        """Create, or check that it exists with this many partitions. Raises `ConfigError` where it differs."""
+
+    def partitions(self, topic: Topic) -> int:
+        """Number of partitions; 0 where the topic does not exist."""
+
+    def read(self, source: TopicPartition, start: int, max_records: int, max_bytes: int) -> list[LogRecord]:
+        """Committed records with offset >= `start`, in order; at least one if there is one, else [].
+
+        Does not wait. Raises `ConfigError` for an unknown partition, `TaskDiverged` where `start` was truncated
+        away or lies beyond the end, `Fatal` where stored bytes are damaged.
+        """
+
+    def end_offset(self, source: TopicPartition) -> int:
+        """The offset after the last one that a committed or open transaction has taken."""
+
+    def append(self, appends: Sequence[Append]) -> list[int]:
+        """Append outside a transaction, as a producer does; all or nothing per call here. Returns the offsets."""
+
+    def writer(self, writer_id: str) -> TransactionalWriter:
+        """Open the writer and fence all older ones of this id. Its own committed data is then complete."""
+
+    def wait(self, timeout_ms: int) -> None:
+        """Sleep until something may have been appended, at most `timeout_ms`."""
+
+    def close(self) -> None:
+        """Release everything. Idempotent."""

@@ -1,0 +1,1 @@
+"""A shard's life: leader, follower, manager, cross-shard communication."""

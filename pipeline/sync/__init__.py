@@ -1,0 +1,1 @@
+"""The state synchronizer: rounds, checkpoints, signatures, signed state roots."""

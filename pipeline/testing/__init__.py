@@ -1,0 +1,1 @@
+"""Public test kit: deterministic signatures, faulty stores, the naive reference model."""

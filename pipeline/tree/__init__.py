@@ -1,0 +1,1 @@
+"""Authenticated state, pure: slot trees, proofs, RFC 6962 lists."""

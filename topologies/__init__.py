@@ -1,0 +1,1 @@
+"""Runnable wiring of the pipeline, and nothing else."""
