@@ -1,0 +1,179 @@
+"""Relay bundles: the effects that one shard's block has on another.
+
+Bundles of one channel (source, destination) are numbered from 1 and chained: head = H(`channel`, bundle datum), and
+the first bundle's `previous_head` = H(`channel-start`, chain_id ‖ source ‖ destination).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import NamedTuple
+
+from pipeline.codec.avro import codec
+from pipeline.codec.types import AssetId, ChainId, Hash32, ShardId, TxId, tagged_hash
+from pipeline.errors import PoisonRecord
+from pipeline.ledger.genesis import CHUNK_BYTES
+from pipeline.ledger.packing import RELAY_ENTRY
+
+
+class EffectKind(IntEnum):
+    """What an effect does at its destination."""
+
+    CREDIT = 0
+    REFUND = 1
+    FREEZE = 2
+    THAW = 3
+    FEES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RelayGroup:
+    """Effects that share all but receiver and amount; `entries` is n x (entry index 2 ‖ to 32 ‖ amount 16)."""
+
+    tx_id: TxId
+    sender: bytes
+    asset: AssetId
+    kind: int
+    reference: bytes
+    entries: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RelayBundle:
+    """One chunk of effects, on its way."""
+
+    chain_id: ChainId
+    source: ShardId
+    destination: ShardId
+    source_height: int
+    control_sequence: int
+    sequence: int
+    previous_head: Hash32
+    groups: bytes
+
+    def to_bytes(self) -> bytes:
+        """The bare datum."""
+        return codec("RelayBundle").encode({name: getattr(self, name) for name in self.__slots__})
+
+    def to_record(self) -> bytes:
+        """The framed record value for `relay`."""
+        return codec("RelayBundle").frame(self.to_bytes())
+
+    @classmethod
+    def from_record(cls, record: bytes | None) -> "RelayBundle":
+        """Decode a framed canonical record. Raises `PoisonRecord`."""
+        c = codec("RelayBundle")
+        return cls(**c.decode(c.unframe(record)))
+
+
+def bundle_head(datum: bytes) -> Hash32:
+    """H(`channel`, bare datum of a bundle)."""
+    return tagged_hash("channel", datum)
+
+
+def channel_start(chain_id: ChainId, source: int, destination: int) -> Hash32:
+    """`previous_head` of a channel's first bundle."""
+    return tagged_hash("channel-start", chain_id, source.to_bytes(2, "big"), destination.to_bytes(2, "big"))
+
+
+def encode_groups(groups: Iterable[RelayGroup]) -> bytes:
+    """The bare datum of `RelayGroups`."""
+    return codec("RelayGroups").encode(
+        {"groups": [{name: getattr(group, name) for name in RelayGroup.__slots__} for group in groups]}
+    )
+
+
+def decode_groups(datum: bytes) -> tuple[RelayGroup, ...]:
+    """Decode canonical groups. Raises `PoisonRecord`, also for unknown kinds and ragged or no entries."""
+    groups = tuple([RelayGroup(**value) for value in codec("RelayGroups").decode(datum)["groups"]])
+    for group in groups:
+        if not 0 <= group.kind <= EffectKind.FEES:
+            raise PoisonRecord(f"unknown effect kind {group.kind}")
+        if not group.entries or len(group.entries) % RELAY_ENTRY.size:
+            raise PoisonRecord("relay entries are empty or not a multiple of 50 bytes")
+    if not groups:
+        raise PoisonRecord("a relay bundle without effects")
+    return groups
+
+
+class OpenGroup(NamedTuple):
+    """A group while its block executes; `owner` numbers the receipt that caused it."""
+
+    owner: int
+    tx_id: TxId
+    sender: bytes
+    asset: AssetId
+    kind: EffectKind
+    reference: bytes
+    entries: list[bytes]
+
+
+def chunk_groups(groups: Iterable[OpenGroup], start: RelayBundle) -> Iterator[tuple[RelayBundle, list[int]]]:
+    """The bundles of one channel, and for each the owners that it serves.
+
+    Chunks fill greedily: one closes before the entry that would take its encoding past `CHUNK_BYTES`; a split group
+    repeats its fields. `start` is the first bundle with no groups yet.
+    """
+    packer = _Packer(start)
+    for group in groups:
+        rest = b"".join(group.entries)
+        while rest:
+            fits = packer.entries_that_fit(group, len(rest) // RELAY_ENTRY.size)
+            if fits:
+                packer.add(group, rest[: fits * RELAY_ENTRY.size])
+                rest = rest[fits * RELAY_ENTRY.size :]
+            else:
+                yield packer.close()
+    if packer.chunk:
+        yield packer.close()
+
+
+class _Packer:
+    """Fills one chunk at a time and counts its exact encoding."""
+
+    def __init__(self, start: RelayBundle) -> None:
+        self._next = start
+        self.chunk: list[RelayGroup] = []
+        self._owners: list[int] = []
+        self._groups_bytes = 0
+        self._outer_bytes = len(start.to_bytes()) - 1
+
+    def entries_that_fit(self, group: OpenGroup, wanted: int) -> int:
+        """How many of `wanted` entries of this group the open chunk still takes."""
+        fixed = 96 + 1 + zigzag_bytes(len(group.reference)) + len(group.reference)
+
+        def total(count: int) -> int:
+            packed = count * RELAY_ENTRY.size
+            body = self._groups_bytes + fixed + zigzag_bytes(packed) + packed
+            body += zigzag_bytes(len(self.chunk) + 1) + 1
+            return self._outer_bytes + zigzag_bytes(body) + body
+
+        room = CHUNK_BYTES - total(0)
+        count = min(wanted, max(0, room // RELAY_ENTRY.size))
+        while count and total(count) > CHUNK_BYTES:
+            count -= 1
+        return count
+
+    def add(self, group: OpenGroup, entries: bytes) -> None:
+        """Append (a part of) a group to the open chunk."""
+        reference = group.reference
+        self.chunk.append(RelayGroup(group.tx_id, group.sender, group.asset, group.kind, reference, entries))
+        self._groups_bytes += 96 + 1 + zigzag_bytes(len(reference)) + len(reference)
+        self._groups_bytes += zigzag_bytes(len(entries)) + len(entries)
+        if not self._owners or self._owners[-1] != group.owner:
+            self._owners.append(group.owner)
+
+    def close(self) -> tuple[RelayBundle, list[int]]:
+        """The open chunk as a bundle; the next one follows it in sequence and chain."""
+        bundle, owners = replace(self._next, groups=encode_groups(self.chunk)), self._owners
+        datum = bundle.to_bytes()
+        assert len(datum) <= CHUNK_BYTES, "a relay bundle exceeds its limit"
+        self._next = replace(self._next, sequence=bundle.sequence + 1, previous_head=bundle_head(datum), groups=b"")
+        self._outer_bytes = len(self._next.to_bytes()) - 1
+        self.chunk, self._owners, self._groups_bytes = [], [], 0
+        return bundle, owners
+
+
+def zigzag_bytes(value: int) -> int:
+    """Length of a non-negative number as an Avro varint."""
+    return max(1, ((value << 1).bit_length() + 6) // 7)

@@ -1,0 +1,211 @@
+"""Signed transactions: what producers publish.
+
+`tx_id` = H(`transaction`, bare datum of the body); the signature covers that datum under the FIPS 204/205 context
+`hauptbuch/transaction/v1`.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from pipeline.codec.avro import NAMESPACE, codec
+from pipeline.codec.types import Address, AssetId, ChainId, TxId, tagged_hash
+from pipeline.errors import PoisonRecord
+from pipeline.ledger.genesis import PROTOCOL
+
+
+class Mode(IntEnum):
+    """What the first failing entry does."""
+
+    ATOMIC = 0
+    INDEPENDENT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Moves amounts of `asset`; `entries` is n x (to 32 ‖ amount 16)."""
+
+    asset: AssetId
+    entries: bytes
+    reference: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateAsset:
+    """Creates the asset whose issuer is the sender. `symbol`: UTF-8 bytes."""
+
+    symbol: bytes
+    decimals: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mint:
+    """Issues amounts of `asset`; `entries` is n x (to 32 ‖ amount 16). Issuer only."""
+
+    asset: AssetId
+    entries: bytes
+    reference: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Burn:
+    """Destroys `amount` of the issuer's own balance."""
+
+    asset: AssetId
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Freezes or thaws one account's balance of one asset. Issuer only."""
+
+    asset: AssetId
+    account: Address
+    frozen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RotateKey:
+    """Replaces the sender's key. `signature`: by the new key over `rotation_message`."""
+
+    suite: int
+    public_key: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PutData:
+    """Writes the sender's record `name`."""
+
+    name: bytes
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteData:
+    """Deletes the sender's record `name`."""
+
+    name: bytes
+
+
+Operation = Transfer | CreateAsset | Mint | Burn | Freeze | RotateKey | PutData | DeleteData
+_OPERATIONS: dict[str, type[Any]] = {
+    NAMESPACE + kind.__name__: kind
+    for kind in (Transfer, CreateAsset, Mint, Burn, Freeze, RotateKey, PutData, DeleteData)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionBody:
+    """What a sender asks for. `gas_price`: fee asset minor units per gas; `mode`: a `Mode` if valid."""
+
+    chain_id: ChainId
+    sender: Address
+    nonce: int
+    operations: tuple[Operation, ...]
+    mode: int = Mode.ATOMIC
+    gas_limit: int = 2**62
+    gas_price: int = 0
+    valid_until_ms: int | None = None
+    protocol: int = PROTOCOL
+
+    def to_bytes(self) -> bytes:
+        """The bare datum: what is signed."""
+        return codec("TransactionBody").encode(
+            {
+                "protocol": self.protocol,
+                "chain_id": self.chain_id,
+                "sender": self.sender,
+                "nonce": self.nonce,
+                "valid_until_ms": self.valid_until_ms,
+                "gas_limit": self.gas_limit,
+                "gas_price": self.gas_price.to_bytes(16, "big"),
+                "mode": int(self.mode),
+                "operations": [_operation_value(operation) for operation in self.operations],
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, datum: bytes) -> "TransactionBody":
+        """Decode a canonical datum. Raises `PoisonRecord`."""
+        value = codec("TransactionBody").decode(datum)
+        return cls(
+            value["chain_id"],
+            value["sender"],
+            value["nonce"],
+            tuple([_operation(name, fields) for name, fields in value["operations"]]),
+            value["mode"],
+            value["gas_limit"],
+            int.from_bytes(value["gas_price"], "big"),
+            value["valid_until_ms"],
+            value["protocol"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SignedTransaction:
+    """A body's datum and its sender's signature over it."""
+
+    body: bytes
+    suite: int
+    public_key: bytes | None
+    signature: bytes
+
+    def to_record(self) -> bytes:
+        """The framed record value for `transactions`."""
+        c = codec("SignedTransaction")
+        return c.frame(
+            c.encode(
+                {
+                    "body": self.body,
+                    "suite": self.suite,
+                    "public_key": self.public_key,
+                    "signature": self.signature,
+                }
+            )
+        )
+
+    @classmethod
+    def from_record(cls, record: bytes | None) -> "SignedTransaction":
+        """Decode a framed canonical record. Raises `PoisonRecord`."""
+        c = codec("SignedTransaction")
+        value = c.decode(c.unframe(record))
+        return cls(value["body"], value["suite"], value["public_key"], value["signature"])
+
+    @property
+    def tx_id(self) -> TxId:
+        """H(`transaction`, body)."""
+        return tx_id_of(self.body)
+
+
+def tx_id_of(body: bytes) -> TxId:
+    """H(`transaction`, bare datum of a body)."""
+    return TxId(tagged_hash("transaction", body))
+
+
+def asset_id_of(issuer: Address, symbol: bytes) -> AssetId:
+    """The issuer's first 12 bits, then the last 244 bits of H(`asset`, issuer ‖ symbol): it lives in the issuer's slot."""
+    digest = tagged_hash("asset", issuer, symbol)
+    return AssetId(issuer[:1] + bytes([issuer[1] & 0xF0 | digest[1] & 0x0F]) + digest[2:])
+
+
+def rotation_message(chain_id: ChainId, sender: Address, nonce: int) -> bytes:
+    """What a new key signs to take over: chain ‖ address ‖ nonce (8 bytes, big-endian)."""
+    return chain_id + sender + nonce.to_bytes(8, "big")
+
+
+def _operation_value(operation: Operation) -> tuple[str, dict[str, Any]]:
+    fields = {name: getattr(operation, name) for name in operation.__slots__}
+    if isinstance(operation, Burn):
+        fields["amount"] = operation.amount.to_bytes(16, "big")
+    return NAMESPACE + type(operation).__name__, fields
+
+
+def _operation(name: str, fields: dict[str, Any]) -> Operation:
+    kind = _OPERATIONS.get(name)
+    if kind is None:
+        raise PoisonRecord(f"unknown operation {name}")
+    if kind is Burn:
+        return Burn(fields["asset"], int.from_bytes(fields["amount"], "big"))
+    operation: Operation = kind(**fields)
+    return operation
