@@ -44,9 +44,7 @@ def parse_address(text: str) -> Address:
     except bech32m.Bech32Error as error:
         raise ConfigError(f"{shown!r} is not an address: {error}; copy it again in full") from None
     if prefix != ADDRESS_PREFIX:
-        raise ConfigError(
-            f"{shown!r} is not an address of this ledger: it should begin with {ADDRESS_PREFIX}1"
-        )
+        raise ConfigError(f"{shown!r} is not an address of this ledger: it should begin with {ADDRESS_PREFIX}1")
     if len(data) != ADDRESS_BYTES:
         raise ConfigError(f"{shown!r} is not an address: {len(data)} bytes instead of {ADDRESS_BYTES}")
     return Address(data)

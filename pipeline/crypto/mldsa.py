@@ -38,9 +38,7 @@ _PARAMETERS: Final[dict[int, _Parameters]] = {
     SuiteId.ML_DSA_87: _Parameters("ML-DSA-87", 2592, 4627, mldsa.MLDSA87PrivateKey, mldsa.MLDSA87PublicKey),
 }
 
-_UNSUPPORTED: Final = (
-    "this build of the package `cryptography` has no ML-DSA; install a wheel of version 48 or later"
-)
+_UNSUPPORTED: Final = "this build of the package `cryptography` has no ML-DSA; install a wheel of version 48 or later"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +88,7 @@ class MlDsaSuite:
             key = self._private_type.generate() if seed is None else self._private_type.from_seed_bytes(seed)
         except UnsupportedAlgorithm as error:
             raise ConfigError(_UNSUPPORTED) from error
-        return MlDsaPrivateKey(
-            self.suite_id, key.public_key().public_bytes_raw(), key.private_bytes_raw(), key
-        )
+        return MlDsaPrivateKey(self.suite_id, key.public_key().public_bytes_raw(), key.private_bytes_raw(), key)
 
     def load(self, secret: bytes) -> MlDsaPrivateKey:
         """The key of a seed. Raises `ConfigError`."""

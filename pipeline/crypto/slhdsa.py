@@ -47,18 +47,14 @@ class SlhDsaSuite:
     def generate(self, seed: bytes | None) -> SlhDsaPrivateKey:
         """A random key. Raises `ConfigError` for a seed: the library underneath takes none."""
         if seed is not None:
-            raise ConfigError(
-                f"{self.name} can't make a key from a seed; leave the seed out or choose ML-DSA"
-            )
+            raise ConfigError(f"{self.name} can't make a key from a seed; leave the seed out or choose ML-DSA")
         public_key, secret = slh_dsa_sha2_128s.keygen()
         return SlhDsaPrivateKey(bytes(public_key), bytes(secret))
 
     def load(self, secret: bytes) -> SlhDsaPrivateKey:
         """The key of a raw secret key, whose last 32 bytes are the public key. Raises `ConfigError`."""
         if len(secret) != _SECRET_BYTES:
-            raise ConfigError(
-                f"a secret key of {len(secret)} bytes for {self.name}; give {_SECRET_BYTES} bytes"
-            )
+            raise ConfigError(f"a secret key of {len(secret)} bytes for {self.name}; give {_SECRET_BYTES} bytes")
         return SlhDsaPrivateKey(secret[-_PUBLIC_KEY_BYTES:], secret)
 
     def verify(self, public_key: bytes, message: bytes, context: bytes, signature: bytes) -> bool:

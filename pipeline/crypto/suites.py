@@ -58,13 +58,9 @@ class SuiteSet(Mapping[int, Suite]):
         for suite in self._suites.values():
             if suite.name.casefold() == name.casefold():
                 return suite
-        raise ConfigError(
-            f"no signature suite {name!r}; use one of {', '.join(s.name for s in self.values())}"
-        )
+        raise ConfigError(f"no signature suite {name!r}; use one of {', '.join(s.name for s in self.values())}")
 
-    def verify(
-        self, suite_id: int, public_key: bytes, message: bytes, context: bytes, signature: bytes
-    ) -> bool:
+    def verify(self, suite_id: int, public_key: bytes, message: bytes, context: bytes, signature: bytes) -> bool:
         """`Suite.verify` of that suite; False for an id that is not in the set."""
         suite = self._suites.get(suite_id)
         return suite is not None and suite.verify(public_key, message, context, signature)

@@ -98,9 +98,7 @@ class InlineVerifier:
 class PoolVerifier(InlineVerifier):
     """Prefetches with threads; pays for suites whose verify releases the GIL (ML-DSA)."""
 
-    def __init__(
-        self, suites: SuiteSet, threads: int | None = None, max_memo_bytes: int = MEMO_BYTES
-    ) -> None:
+    def __init__(self, suites: SuiteSet, threads: int | None = None, max_memo_bytes: int = MEMO_BYTES) -> None:
         """`threads` defaults to the number of processors."""
         super().__init__(suites, max_memo_bytes)
         self._threads = threads or os.cpu_count() or 1
@@ -109,9 +107,7 @@ class PoolVerifier(InlineVerifier):
     def prefetch(self, jobs: Sequence[VerifyJob]) -> None:
         """Verify all unknown jobs in the pool while this thread waits."""
         unknown = [job for job in dict.fromkeys(jobs) if self._memo.get(job) is None]
-        for job, answer in zip(
-            unknown, _spread(self._pool, self._threads, self._answer_all, unknown), strict=True
-        ):
+        for job, answer in zip(unknown, _spread(self._pool, self._threads, self._answer_all, unknown), strict=True):
             self._memo.put(job, answer)
 
     def close(self) -> None:
@@ -123,9 +119,7 @@ class PoolVerifier(InlineVerifier):
         return [verify(*job) for job in jobs]
 
 
-def parallel_sign(
-    jobs: Sequence[tuple[PrivateKey, bytes]], context: bytes, threads: int | None = None
-) -> list[bytes]:
+def parallel_sign(jobs: Sequence[tuple[PrivateKey, bytes]], context: bytes, threads: int | None = None) -> list[bytes]:
     """Signatures of (key, message) pairs, in order, on all processors (or `threads`) while this thread waits.
 
     Pays for ML-DSA, whose signing releases the GIL. Raises `ConfigError` for a context over 255 bytes.

@@ -23,9 +23,7 @@ _SIGNATURE_PREFIX: Final = tag_prefix("test-signature")
 
 def _signature(public_key: bytes, message: bytes, context: bytes) -> bytes:
     """H(`test-signature`, public key ‖ length of context ‖ context ‖ message)."""
-    return sha256(
-        b"".join((_SIGNATURE_PREFIX, public_key, bytes((len(context),)), context, message))
-    ).digest()
+    return sha256(b"".join((_SIGNATURE_PREFIX, public_key, bytes((len(context),)), context, message))).digest()
 
 
 @dataclass(frozen=True, slots=True)
