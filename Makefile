@@ -1,0 +1,58 @@
+# Everything runs from a fresh clone: each target first installs what it needs into .venv.
+# Bare `make` prints the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# A Python of 3.11 or later; `make setup PYTHON=/path/to/python` chooses another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+# More arguments for pytest, such as PYTEST_ARGS="tests/unit -k config".
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo test test-slow check format bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
+
+setup: $(STAMP) ## make .venv and install pinned dependencies and this package, editable
+
+# Build requirements are installed first and builds are not isolated, so that constraints.txt binds them too.
+$(STAMP): pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ]; then echo "make setup: no Python 3.11 or later found; install one, or give PYTHON=/path/to/python" >&2; exit 2; fi
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev,faust]'
+	@touch $@
+
+demo: setup ## play real payments, verify a proof, audit, catch tampering
+	$(BIN)/hauptbuch demo
+
+test: setup ## default tests with coverage of pipeline/, subprocesses included; fails under 90 %
+	@rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -m "not slow and not kafka" $(PYTEST_ARGS)
+	@$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+test-slow: setup ## the tests that take minutes: simulations, kills, fault points, fuzzers
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+check: setup ## formatting, lints, static types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## rewrite files to the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## measure this machine
+	$(BIN)/python -m benchmarks
+
+clean: ## remove what the targets made, .venv included
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
