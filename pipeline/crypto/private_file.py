@@ -16,20 +16,26 @@ def read_private(path: Path, max_bytes: int) -> bytes:
     try:
         # O_NONBLOCK, or a named pipe put there would keep us waiting for its writer.
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            _require_private(path, os.fstat(handle))
+            with open(handle, "rb", closefd=False) as file:
+                raw = file.read(max_bytes + 1)
+        finally:
+            os.close(handle)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such key file; make one with `hauptbuch keygen`") from None
     except OSError as error:
         raise ConfigError(f"{path}: can't read the key file: {error.strerror}") from error
-    with open(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{path}: not a regular file; name the key file itself")
-        if status.st_mode & 0o077:
-            raise ConfigError(f"{path}: others may read or change this key file; run `chmod 600 {path}`")
-        raw = file.read(max_bytes + 1)
     if len(raw) > max_bytes:
         raise ConfigError(f"{path}: not a key file: longer than {max_bytes} bytes")
     return raw
+
+
+def _require_private(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{path}: not a regular file; name the key file itself")
+    if status.st_mode & 0o077:
+        raise ConfigError(f"{path}: others may read or change this key file; run `chmod 600 {path}`")
 
 
 def write_new(path: Path, content: bytes) -> None:

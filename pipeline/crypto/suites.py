@@ -60,6 +60,11 @@ class SuiteSet(Mapping[int, Suite]):
                 return suite
         raise ConfigError(f"no signature suite {name!r}; use one of {', '.join(s.name for s in self.values())}")
 
+    def accepts_key(self, suite_id: int, public_key: bytes) -> bool:
+        """Whether the suite is known and the key has its size; says nothing about who owns it."""
+        suite = self._suites.get(suite_id)
+        return suite is not None and len(public_key) == suite.public_key_bytes
+
     def verify(self, suite_id: int, public_key: bytes, message: bytes, context: bytes, signature: bytes) -> bool:
         """`Suite.verify` of that suite; False for an id that is not in the set."""
         suite = self._suites.get(suite_id)

@@ -40,6 +40,9 @@ class Verifier(Protocol):
     def verify(self, job: VerifyJob) -> bool:
         """The answer. Never raises on hostile bytes."""
 
+    def accepts_key(self, suite: int, public_key: bytes) -> bool:
+        """Whether the suite is known and the key has its size."""
+
     def close(self) -> None:
         """Give threads back. Idempotent."""
 
@@ -90,6 +93,10 @@ class InlineVerifier:
             answer = self._suites.verify(*job)
             self._memo.put(job, answer)
         return answer
+
+    def accepts_key(self, suite: int, public_key: bytes) -> bool:
+        """Whether the suite is known and the key has its size."""
+        return self._suites.accepts_key(suite, public_key)
 
     def close(self) -> None:
         """Nothing to give back."""

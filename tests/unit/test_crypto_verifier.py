@@ -1,0 +1,182 @@
+"""Verifiers: a memo must never change an answer, however it was filled; signing on all processors."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.crypto.suites import STANDARD_SUITES, SuiteSet
+from pipeline.crypto.verifier import InlineVerifier, PoolVerifier, Verifier, VerifyJob, parallel_sign
+from pipeline.errors import ConfigError
+from pipeline.testing.suite import TEST_SUITES, DeterministicSuite
+
+SEEDS = [bytes((i,)) * 32 for i in range(4)]
+
+
+class CountingSuite(DeterministicSuite):
+    """The deterministic suite, counting questions and the threads that asked."""
+
+    __slots__ = ("asked", "threads")
+
+    def __init__(self) -> None:
+        self.asked: Counter[bytes] = Counter()
+        self.threads: set[str] = set()
+
+    def verify(self, public_key: bytes, message: bytes, context: bytes, signature: bytes) -> bool:
+        self.asked[message] += 1
+        self.threads.add(threading.current_thread().name)
+        return super().verify(public_key, message, context, signature)
+
+
+def job(message: bytes, good: bool = True, seed: bytes = SEEDS[0]) -> VerifyJob:
+    key = DeterministicSuite().generate(seed)
+    signature = key.sign(message if good else message + b"!", b"c")
+    return VerifyJob(0xFF, key.public_key, message, b"c", signature)
+
+
+@pytest.fixture(params=[InlineVerifier, PoolVerifier])
+def verifier(request: pytest.FixtureRequest) -> Iterator[tuple[Verifier, CountingSuite]]:
+    suite = CountingSuite()
+    made = request.param(SuiteSet([suite]))
+    yield made, suite
+    made.close()
+
+
+def test_answers_do_not_depend_on_prefetching(verifier: tuple[Verifier, CountingSuite]) -> None:
+    made, _ = verifier
+    jobs = [job(bytes((i,)), good=i % 3 != 0) for i in range(20)]
+    made.prefetch(jobs[:10])
+    assert [made.verify(j) for j in jobs] == [i % 3 != 0 for i in range(20)]
+    assert made.verify(jobs[0]._replace(suite=1)) is False
+
+
+def test_each_job_is_verified_once(verifier: tuple[Verifier, CountingSuite]) -> None:
+    made, suite = verifier
+    jobs = [job(bytes((i,)), good=i % 2 == 0) for i in range(9)]
+    made.prefetch(jobs + jobs)
+    made.prefetch(jobs)
+    for _ in range(3):
+        assert [made.verify(j) for j in jobs] == [i % 2 == 0 for i in range(9)]
+    assert set(suite.asked.values()) == {1}
+
+
+def test_a_memo_never_answers_for_other_bytes(verifier: tuple[Verifier, CountingSuite]) -> None:
+    made, _ = verifier
+    true = job(b"message")
+    made.prefetch([true])
+    assert made.verify(true)
+    for other in (
+        true._replace(suite=0x01),
+        true._replace(public_key=job(b"", seed=SEEDS[1]).public_key),
+        true._replace(message=b"messagf"),
+        true._replace(message=b"messagec", context=b""),
+        true._replace(context=b"d"),
+        true._replace(signature=bytes(32)),
+    ):
+        assert made.verify(other) is False
+    assert made.verify(true)
+
+
+def test_closing_twice_is_fine_and_verify_still_answers(verifier: tuple[Verifier, CountingSuite]) -> None:
+    made, _ = verifier
+    made.close()
+    made.close()
+    assert made.verify(job(b"m"))
+    assert not made.verify(job(b"m", good=False))
+
+
+def test_the_pool_works_in_its_threads_and_spreads() -> None:
+    suite = CountingSuite()
+    pool = PoolVerifier(SuiteSet([suite]), threads=3)
+    barrier = threading.Barrier(3, timeout=10)
+    original = pool._answer_all
+
+    def meet(jobs: list[VerifyJob]) -> list[bool]:
+        barrier.wait()  # breaks unless three threads work at once
+        return original(jobs)
+
+    pool._answer_all = meet  # type: ignore[method-assign,assignment]
+    pool.prefetch([job(bytes((i,))) for i in range(7)])
+    pool.close()
+    assert len(suite.threads) == 3
+    assert all(name.startswith("verify") for name in suite.threads)
+
+
+def test_an_exception_in_a_thread_reaches_the_caller() -> None:
+    class Broken(DeterministicSuite):
+        def verify(self, public_key: bytes, message: bytes, context: bytes, signature: bytes) -> bool:
+            raise ConfigError("no ML-DSA here")
+
+    pool = PoolVerifier(SuiteSet([Broken()]), threads=2)
+    with pytest.raises(ConfigError, match="no ML-DSA here"):
+        pool.prefetch([job(b"a"), job(b"b")])
+    pool.close()
+
+
+@pytest.mark.parametrize("make", [InlineVerifier, PoolVerifier])
+def test_the_memo_is_bounded_by_bytes(make: type[InlineVerifier]) -> None:
+    suite = CountingSuite()
+    made = make(SuiteSet([suite]), max_memo_bytes=20_000)
+    jobs = [job(bytes((i,)) * 1000) for i in range(40)]
+    made.prefetch(jobs)
+    for j in jobs:
+        assert made.verify(j)
+    kept = [j for generation in (made._memo._young, made._memo._old) for j in generation]
+    assert sum(len(j.message) for j in kept) <= 20_000
+    assert len(kept) >= 6
+    asked = suite.asked.total()
+    assert made.verify(jobs[-1])
+    assert suite.asked.total() == asked  # the newest are kept
+    assert made.verify(jobs[0])
+    assert suite.asked.total() == asked + 1  # the oldest were dropped
+    made.close()
+
+
+def test_a_job_larger_than_the_memo_is_still_answered() -> None:
+    made = InlineVerifier(TEST_SUITES, max_memo_bytes=100)
+    assert made.verify(job(b"x" * 5000))
+    assert not made.verify(job(b"x" * 5000, good=False))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans()), max_size=40),
+    st.integers(1, 4),
+    st.integers(0, 4000),
+)
+def test_every_mixture_of_prefetch_and_verify_agrees_with_the_suite(
+    steps: list[tuple[int, bool, bool]], threads: int, memo: int
+) -> None:
+    pool = PoolVerifier(TEST_SUITES, threads, max_memo_bytes=memo)
+    waiting: list[VerifyJob] = []
+    for message, good, prefetch in steps:
+        j = job(bytes((message,)), good)
+        waiting.append(j)
+        if prefetch:
+            pool.prefetch(waiting)
+        assert pool.verify(j) is good
+    pool.close()
+
+
+def test_parallel_sign_keeps_the_order() -> None:
+    keys = [DeterministicSuite().generate(seed) for seed in SEEDS]
+    jobs = [(keys[i % 4], bytes((i,))) for i in range(23)]
+    for threads in (None, 1, 2, 5, 50):
+        assert parallel_sign(jobs, b"c", threads) == [key.sign(message, b"c") for key, message in jobs]
+    assert parallel_sign([], b"c") == []
+    with pytest.raises(ConfigError, match="256 bytes"):
+        parallel_sign(jobs, b"c" * 256)
+
+
+def test_real_signatures_through_the_pool() -> None:
+    keys = [STANDARD_SUITES[suite_id].generate(SEEDS[0]) for suite_id in (1, 2, 3)]
+    signatures = parallel_sign([(key, b"m") for key in keys], b"c", 2)
+    jobs = [VerifyJob(k.suite_id, k.public_key, b"m", b"c", s) for k, s in zip(keys, signatures, strict=True)]
+    bad = [j._replace(message=b"n") for j in jobs]
+    pool = PoolVerifier(STANDARD_SUITES, 2)
+    pool.prefetch(jobs + bad)
+    assert [pool.verify(j) for j in jobs + bad] == [True] * 3 + [False] * 3
+    pool.close()
