@@ -51,7 +51,10 @@ def heads_root(heads: Sequence[StateRoot]) -> Hash32:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One round: what signers sign under the context `hauptbuch/checkpoint/v1`. `previous_hash` is chain_id in round 0."""
+    """One round: what signers sign, under the context `hauptbuch/checkpoint/v1`.
+
+    `previous_hash` is the chain id in round 0.
+    """
 
     chain_id: ChainId
     round: int
@@ -131,7 +134,10 @@ class CheckpointSignature:
 
 @dataclass(frozen=True, slots=True)
 class SignedStateRoot:
-    """A shard's head under a quorum: self-contained. `path`: RFC 6962 inclusion of `state_root` among `heads` leaves."""
+    """A shard's head under a quorum: self-contained.
+
+    `path`: RFC 6962 inclusion of `state_root` among `heads` leaves, index = shard.
+    """
 
     state_root: bytes
     heads: int

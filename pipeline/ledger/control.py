@@ -141,7 +141,7 @@ def control_hash(datum: bytes) -> Hash32:
 
 
 def signers_of(keys: Sequence[SignerKey], signatures: Sequence[KeySignature]) -> list[tuple[SignerKey, KeySignature]]:
-    """Signatures that name a listed key and its suite, at most one a key. Raises `PoisonRecord` for a repeated signer."""
+    """Signatures that name a listed key and its suite. Raises `PoisonRecord` where one signer stands twice."""
     listed = {key.key_id: key for key in keys}
     if len({signature.signer for signature in signatures}) != len(signatures):
         raise PoisonRecord("a signer signed twice")

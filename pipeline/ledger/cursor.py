@@ -22,7 +22,7 @@ INPUT_TOPICS = (Topic.CONTROL, Topic.RELAY, Topic.TRANSACTIONS)
 
 @dataclass(frozen=True, slots=True)
 class ShardCursor:
-    """A shard after `height`; `positions` are next offsets in the order of `INPUT_TOPICS`. Before block 0: height -1."""
+    """A shard after block `height`, -1 before block 0; `positions` are next offsets in the order of `INPUT_TOPICS`."""
 
     shard: ShardId
     height: Height
@@ -46,7 +46,10 @@ class ShardCursor:
         return TopicPartition(topic, 0 if topic is Topic.CONTROL else self.shard)
 
     def cursors_root(self) -> Hash32:
-        """RFC 6962 over positions (0 ‖ topic 1 ‖ partition 2 ‖ next 8), then channels (1 in, 2 out ‖ peer ‖ sequence ‖ head)."""
+        """RFC 6962 over positions, then channels, ascending, so that a snapshot can be checked.
+
+        Leaves: 0 ‖ topic 1 ‖ partition 2 ‖ next 8, and (1 in, 2 out) ‖ peer 2 ‖ sequence 8 ‖ head 32.
+        """
         leaves = [
             bytes([0, topic]) + self.source(topic).partition.to_bytes(2, "big") + position.to_bytes(8, "big")
             for topic, position in zip(INPUT_TOPICS, self.positions, strict=True)

@@ -133,6 +133,15 @@ class Genesis:
         genesis.validate()
         return genesis
 
+    def to_record(self) -> bytes:
+        """The framed record value for offset 0 of `control`."""
+        return codec(_GENESIS).frame(self.to_bytes())
+
+    @classmethod
+    def from_record(cls, record: bytes | None) -> "Genesis":
+        """Decode a framed record. Raises as `from_bytes`."""
+        return cls.from_bytes(codec(_GENESIS).unframe(record))
+
     @property
     def chain_id(self) -> ChainId:
         """H(`genesis`, bare datum)."""

@@ -97,15 +97,20 @@ def decode_groups(datum: bytes) -> tuple[RelayGroup, ...]:
 
 
 class OpenGroup(NamedTuple):
-    """A group while its block executes; `owner` numbers the receipt that caused it."""
+    """A group while its block executes; `runs` says from which entry on which receipt caused the effects."""
 
-    owner: int
     tx_id: TxId
     sender: bytes
     asset: AssetId
     kind: EffectKind
     reference: bytes
     entries: list[bytes]
+    runs: list[tuple[int, int]]
+
+    def owners(self, start: int, stop: int) -> list[int]:
+        """The receipts that caused entries [start, stop), in order."""
+        ends = [first for first, _ in self.runs[1:]] + [len(self.entries)]
+        return [owner for (first, owner), end in zip(self.runs, ends, strict=True) if first < stop and end > start]
 
 
 def chunk_groups(groups: Iterable[OpenGroup], start: RelayBundle) -> Iterator[tuple[RelayBundle, list[int]]]:
@@ -116,12 +121,12 @@ def chunk_groups(groups: Iterable[OpenGroup], start: RelayBundle) -> Iterator[tu
     """
     packer = _Packer(start)
     for group in groups:
-        rest = b"".join(group.entries)
-        while rest:
-            fits = packer.entries_that_fit(group, len(rest) // RELAY_ENTRY.size)
+        done = 0
+        while done < len(group.entries):
+            fits = packer.entries_that_fit(group, len(group.entries) - done)
             if fits:
-                packer.add(group, rest[: fits * RELAY_ENTRY.size])
-                rest = rest[fits * RELAY_ENTRY.size :]
+                packer.add(group, done, done + fits)
+                done += fits
             else:
                 yield packer.close()
     if packer.chunk:
@@ -154,14 +159,13 @@ class _Packer:
             count -= 1
         return count
 
-    def add(self, group: OpenGroup, entries: bytes) -> None:
-        """Append (a part of) a group to the open chunk."""
-        reference = group.reference
+    def add(self, group: OpenGroup, start: int, stop: int) -> None:
+        """Append entries [start, stop) of a group to the open chunk."""
+        reference, entries = group.reference, b"".join(group.entries[start:stop])
         self.chunk.append(RelayGroup(group.tx_id, group.sender, group.asset, group.kind, reference, entries))
         self._groups_bytes += 96 + 1 + zigzag_bytes(len(reference)) + len(reference)
         self._groups_bytes += zigzag_bytes(len(entries)) + len(entries)
-        if not self._owners or self._owners[-1] != group.owner:
-            self._owners.append(group.owner)
+        self._owners += group.owners(start, stop)
 
     def close(self) -> tuple[RelayBundle, list[int]]:
         """The open chunk as a bundle; the next one follows it in sequence and chain."""

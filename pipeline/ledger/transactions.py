@@ -184,7 +184,7 @@ def tx_id_of(body: bytes) -> TxId:
 
 
 def asset_id_of(issuer: Address, symbol: bytes) -> AssetId:
-    """The issuer's first 12 bits, then the last 244 bits of H(`asset`, issuer ‖ symbol): it lives in the issuer's slot."""
+    """The issuer's first 12 bits (so it lives in its slot), then the last 244 of H(`asset`, issuer ‖ symbol)."""
     digest = tagged_hash("asset", issuer, symbol)
     return AssetId(issuer[:1] + bytes([issuer[1] & 0xF0 | digest[1] & 0x0F]) + digest[2:])
 

@@ -1,0 +1,134 @@
+"""What arrives from other shards: admission of bundles to their channel, and their effects."""
+
+from typing import NamedTuple
+
+from pipeline.codec.avro import codec
+from pipeline.codec.topics import LogRecord
+from pipeline.codec.types import Hash32, ShardId, slot_of_id
+from pipeline.errors import PoisonRecord, TaskDiverged
+from pipeline.ledger.balances import credit, set_frozen
+from pipeline.ledger.chain import Chain
+from pipeline.ledger.codes import Code, DeadLetterReason
+from pipeline.ledger.outbox import Outbox
+from pipeline.ledger.overlay import Overlay
+from pipeline.ledger.packing import RELAY_ENTRY, ChannelHead
+from pipeline.ledger.receipts import BundleFailure
+from pipeline.ledger.relay import (
+    EffectKind,
+    RelayBundle,
+    RelayGroup,
+    bundle_head,
+    channel_start,
+    decode_groups,
+)
+
+
+class ReadBundle(NamedTuple):
+    """A decodable bundle for this shard."""
+
+    bundle: RelayBundle
+    groups: tuple[RelayGroup, ...]
+    head: Hash32
+
+    @property
+    def effects(self) -> int:
+        """Number of entries."""
+        return sum(len(group.entries) for group in self.groups) // RELAY_ENTRY.size
+
+
+def read_bundle(chain: Chain, shard: ShardId, record: LogRecord) -> ReadBundle | DeadLetterReason:
+    """Decode a record of `relay`, or say why it becomes a dead letter."""
+    if record.value is not None and len(record.value) > chain.genesis.limits.message_bytes:
+        return DeadLetterReason.TOO_LARGE
+    try:
+        bundle = RelayBundle.from_record(record.value)
+        groups = decode_groups(bundle.groups)
+    except PoisonRecord:
+        return DeadLetterReason.UNDECODABLE
+    known = 0 <= bundle.source < chain.genesis.partitions and bundle.source != shard
+    if bundle.chain_id != chain.chain_id or bundle.destination != shard or not known:
+        return DeadLetterReason.FOREIGN
+    assert record.value is not None, "decoded above"
+    return ReadBundle(bundle, groups, bundle_head(codec("RelayBundle").unframe(record.value)))
+
+
+def follows(chain: Chain, shard: ShardId, last: ChannelHead | None, read: ReadBundle) -> bool:
+    """Whether the bundle is the channel's next; False for a repeat that was executed before.
+
+    Raises `TaskDiverged` for another bundle under an executed number, a jump, or a broken chain.
+    """
+    bundle = read.bundle
+    start = channel_start(chain.chain_id, bundle.source, shard)
+    sequence, head = (last.sequence, last.head) if last else (0, start)
+    name = f"relay channel {bundle.source} -> {shard}: bundle {bundle.sequence}"
+    if bundle.sequence < sequence:
+        return False
+    if bundle.sequence == sequence:
+        if read.head != head:
+            raise TaskDiverged(f"{name} differs from the one executed under this number; audit the source shard")
+        return False
+    if bundle.sequence != sequence + 1:
+        raise TaskDiverged(f"{name} jumps over {sequence + 1}; bundles are missing from the log")
+    if bundle.previous_head != head:
+        raise TaskDiverged(f"{name} does not chain to bundle {sequence}; audit the source shard")
+    return True
+
+
+class EffectRun:
+    """Applies the effects of one bundle, or of a control record, to this shard."""
+
+    def __init__(
+        self, chain: Chain, shard: ShardId, overlay: Overlay, outbox: Outbox, slot_gas: dict[int, int]
+    ) -> None:
+        """`slot_gas` gathers what each receiver's slot cost."""
+        self._chain = chain
+        self._shard = shard
+        self._overlay = overlay
+        self._outbox = outbox
+        self._slot_gas = slot_gas
+        self._entry_gas = inbound_entry_gas(chain)
+
+    def bundle(self, groups: tuple[RelayGroup, ...], owner: int) -> tuple[BundleFailure, ...]:
+        """Apply all effects; refused credits go back as refunds under receipt `owner`."""
+        failures: list[BundleFailure] = []
+        for index, group in enumerate(groups):
+            refused: list[bytes] = []
+            for entry, to, raw_amount in RELAY_ENTRY.iter_unpack(group.entries):
+                slot = slot_of_id(to)
+                self._slot_gas[slot] = self._slot_gas.get(slot, 0) + self._entry_gas
+                code = self._effect(group, to, int.from_bytes(raw_amount, "big"))
+                if code is not Code.OK:
+                    failures.append(BundleFailure(index, entry, code))
+                    if group.kind == EffectKind.CREDIT:
+                        refused.append(RELAY_ENTRY.pack(entry, group.sender, raw_amount))
+            if refused:
+                self._refund(group, refused, owner)
+        return tuple(failures)
+
+    def _effect(self, group: RelayGroup, to: bytes, amount: int) -> Code:
+        if self._chain.shard_map.owner_of(to) != self._shard:
+            return Code.SLOT_NOT_OWNED
+        match EffectKind(group.kind):
+            case EffectKind.CREDIT:
+                return Code.OK if credit(self._overlay, to, group.asset, amount) else Code.FROZEN
+            case EffectKind.REFUND | EffectKind.FEES:
+                credit(self._overlay, to, group.asset, amount, even_if_frozen=True)
+                return Code.OK
+            case EffectKind.FREEZE | EffectKind.THAW as kind:
+                set_frozen(self._overlay, to, group.asset, frozen=kind is EffectKind.FREEZE)
+                return Code.OK
+
+    def _refund(self, group: RelayGroup, refused: list[bytes], owner: int) -> None:
+        home = self._chain.shard_map.owner_of(group.sender)
+        if home != self._shard:
+            fields = (group.tx_id, group.sender, group.asset, EffectKind.REFUND, group.reference)
+            self._outbox.add(home, owner, *fields, refused)
+            return
+        for entry in refused:
+            _, to, raw_amount = RELAY_ENTRY.unpack(entry)
+            credit(self._overlay, to, group.asset, int.from_bytes(raw_amount, "big"), even_if_frozen=True)
+
+
+def inbound_entry_gas(chain: Chain) -> int:
+    """Gas of one inbound effect."""
+    return chain.genesis.gas.local_entry // chain.genesis.gas.further_divisor
