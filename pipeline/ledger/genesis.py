@@ -188,8 +188,8 @@ class Genesis:
             (limits.entries <= 65_535, "more entries than an entry index can count"),
             (limits.operations <= limits.entries, "more operations than entries"),
             (
-                dearest <= limits.block_gas,
-                f"the dearest transaction needs {dearest} gas, a block has {limits.block_gas}",
+                2 * dearest <= limits.block_gas,
+                f"the dearest transaction needs {dearest} gas, half a block has less",
             ),
             (2 * inbound <= limits.block_gas, f"one relay bundle needs {inbound} gas, half a block has less"),
             (limits.record_bytes <= limits.block_bytes, "a record does not fit a block"),

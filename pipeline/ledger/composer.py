@@ -1,0 +1,72 @@
+"""Where a leader's block ends: how much of the waiting input fits.
+
+At most half of a block's gas is inbound while transactions wait; one bundle always fits; a transaction that does not
+fit opens the next block. Gas counted here is the declared gas of all decodable transactions, executed or not.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pipeline.codec.topics import LogRecord
+from pipeline.ledger.chain import Chain
+from pipeline.ledger.codes import DeadLetterReason
+from pipeline.ledger.cursor import ShardCursor
+from pipeline.ledger.engine import BlockInputs, InputBatch
+from pipeline.ledger.inbound import inbound_entry_gas, read_bundle
+from pipeline.ledger.prepared import TransactionReader
+
+
+class Waiting(NamedTuple):
+    """Committed records that no block has consumed, by input topic, each from the cursor's position on."""
+
+    control: Sequence[LogRecord]
+    relay: Sequence[LogRecord]
+    transactions: Sequence[LogRecord]
+
+
+class Composition(NamedTuple):
+    """A block's inputs, how many waiting records of each topic they take, and whether some had to stay behind."""
+
+    inputs: BlockInputs
+    taken: tuple[int, int, int]
+    is_full: bool
+
+
+def compose(chain: Chain, cursor: ShardCursor, waiting: Waiting, reader: TransactionReader) -> Composition:
+    """The next block's inputs; decodes what it takes, through `reader`, so that the engine need not again."""
+    limits = chain.genesis.limits
+    control = min(len(waiting.control), limits.block_records)
+    records_left = limits.block_records - control
+    inbound_limit = limits.block_gas // 2 if waiting.transactions else limits.block_gas
+    relay, gas = _take_relay(chain, cursor, waiting.relay[:records_left], inbound_limit)
+    records_left -= relay
+    room_bytes = limits.block_bytes - sum(len(record.value or b"") for record in waiting.relay[:relay])
+    transactions = 0
+    for record in waiting.transactions[:records_left]:
+        room_bytes -= len(record.value or b"") + len(record.key or b"")
+        prepared = reader.read(record)
+        gas += 0 if isinstance(prepared, DeadLetterReason) else prepared.gas
+        if (transactions and room_bytes < 0) or gas > limits.block_gas:
+            break
+        transactions += 1
+    taken = (control, relay, transactions)
+    batches = [
+        InputBatch(records[count - 1].offset + 1 if count else position, tuple(records[:count]))
+        for records, count, position in zip(waiting, taken, cursor.positions, strict=True)
+    ]
+    is_full = any(count < len(records) for records, count in zip(waiting, taken, strict=True))
+    return Composition(BlockInputs(*batches), taken, is_full)
+
+
+def _take_relay(chain: Chain, cursor: ShardCursor, records: Sequence[LogRecord], limit: int) -> tuple[int, int]:
+    """How many bundles fit `limit` gas, and theirs. A bundle waits for the control records that its source had seen."""
+    entry_gas, gas = inbound_entry_gas(chain), 0
+    for index, record in enumerate(records):
+        read = read_bundle(chain, cursor.shard, record)
+        if isinstance(read, DeadLetterReason):
+            continue
+        cost = read.effects * entry_gas
+        if (index and gas + cost > limit) or read.bundle.control_sequence > cursor.control.sequence:
+            return index, gas
+        gas += cost
+    return len(records), gas

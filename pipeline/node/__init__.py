@@ -1,0 +1,1 @@
+"""One process that runs every shard and the synchronizer over a directory."""

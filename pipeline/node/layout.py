@@ -1,0 +1,110 @@
+"""A node's directory: where everything is, and the lock that makes one process its owner.
+
+hauptbuch.toml  genesis.avro  trust.json  names.sqlite  lock
+keys/NAME.json  log/  shards/N/  sync/
+"""
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from pipeline.errors import ConfigError, PoisonRecord
+from pipeline.ledger.chain import Chain
+from pipeline.ledger.genesis import Genesis
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLayout:
+    """Paths of one directory."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """Settings."""
+        return self.root / "hauptbuch.toml"
+
+    @property
+    def genesis(self) -> Path:
+        """The framed genesis record."""
+        return self.root / "genesis.avro"
+
+    @property
+    def trust(self) -> Path:
+        """What a subscriber of this chain trusts."""
+        return self.root / "trust.json"
+
+    @property
+    def names(self) -> Path:
+        """Names of demo accounts."""
+        return self.root / "names.sqlite"
+
+    @property
+    def log(self) -> Path:
+        """The embedded log."""
+        return self.root / "log"
+
+    @property
+    def sync(self) -> Path:
+        """The synchronizer's store."""
+        return self.root / "sync"
+
+    def key(self, name: str) -> Path:
+        """A key file."""
+        return self.root / "keys" / f"{name}.json"
+
+    def shard(self, number: int) -> Path:
+        """A shard's state store."""
+        return self.root / "shards" / str(number)
+
+    def chain(self) -> Chain:
+        """The chain of the genesis file. Raises `ConfigError` where there is none or it is unusable."""
+        try:
+            raw = self.genesis.read_bytes()
+        except FileNotFoundError:
+            raise ConfigError(f"{self.root} holds no ledger: run `hauptbuch init {self.root} --shards N`") from None
+        except OSError as error:
+            raise ConfigError(f"{self.genesis} can't be read: {error.strerror}") from None
+        try:
+            return Chain.of(Genesis.from_record(raw))
+        except PoisonRecord as error:
+            raise ConfigError(f"{self.genesis} is no genesis: {error}; restore the file") from None
+
+
+class DirectoryLock:
+    """Exclusive ownership of a directory, released by the kernel when the process dies."""
+
+    def __init__(self, layout: NodeLayout) -> None:
+        """Take the lock. Raises `ConfigError` where another process holds it."""
+        self._root = layout.root
+        path = layout.root / "lock"
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(f"{layout.root} can't be locked: {error.strerror}") from None
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "?"
+            os.close(self._descriptor)
+            raise ConfigError(f"{layout.root} is in use by pid {owner}") from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+
+    def __enter__(self) -> "DirectoryLock":
+        """Held already."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release."""
+        self.release()
+
+    def release(self) -> None:
+        """Give the directory up. Idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

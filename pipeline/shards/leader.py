@@ -1,0 +1,128 @@
+"""The leader: decides where a block's inputs end, executes it, commits it, then writes the store.
+
+At most one block is committing and one executing. What is not committed lives in overlays of those two blocks and is
+dropped with this object whenever an outcome is unknown.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from pipeline.crypto.verifier import Verifier
+from pipeline.errors import TaskDiverged
+from pipeline.ledger.chain import Chain
+from pipeline.ledger.composer import compose
+from pipeline.ledger.cursor import ShardCursor
+from pipeline.ledger.engine import BlockInputs, ExecutedBlock, InputBatch, execute
+from pipeline.ledger.prepared import TransactionReader
+from pipeline.log.port import EventLog, TransactionalWriter
+from pipeline.shards.backlog import Backlog
+from pipeline.shards.outputs import block_appends, encode_appends
+from pipeline.shards.progress import Idle, Progress, earliest
+from pipeline.state.store import StateStore, StateView
+
+CURSOR: Final = b"cursor"
+OUTPUTS: Final = b"outputs"
+
+
+class ClockSkew(TaskDiverged):
+    """This machine's clock is further ahead of the last block than genesis allows."""
+
+
+@dataclass(slots=True)
+class LeaderStats:
+    """What a leader has done since it leads."""
+
+    blocks: int = 0
+    records: int = 0
+
+
+class Leader:
+    """Leads one shard from a cursor that equals the log's end. `accept_time`: an operator vouches for the clock."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        cursor: ShardCursor,
+        log: EventLog,
+        store: StateStore,
+        writer: TransactionalWriter,
+        verifier: Verifier,
+        *,
+        linger_ms: int,
+        accept_time: bool,
+    ) -> None:
+        """Nothing is read yet."""
+        self._chain = chain
+        self._log = log
+        self._store = store
+        self._writer = writer
+        self._verifier = verifier
+        self._linger_ms = linger_ms
+        self._accept_time = accept_time
+        self._reader = TransactionReader(chain, cursor.shard)
+        self.backlog = Backlog(log, cursor)
+        self._cursor = cursor
+        self._view: StateView = store.view()
+        self._committing: ExecutedBlock | None = None
+        self._ready: ExecutedBlock | None = None
+        self.stats = LeaderStats()
+
+    def step(self, now_ms: int) -> Progress | Idle:
+        """Commit what is done, execute what waits. Raises as the log's writer and the engine do."""
+        progressed = self._finish_commit()
+        if self._ready is None:
+            self.backlog.fill(now_ms)
+            self._ready = self._execute_next(now_ms)
+        if self._ready is not None and self._committing is None:
+            self._writer.begin_commit(block_appends(self._ready))
+            self._committing, self._ready = self._ready, None
+            self._finish_commit()
+            return Progress()
+        return Progress() if progressed else self._idle()
+
+    def _finish_commit(self) -> bool:
+        block = self._committing
+        if block is None or self._writer.poll_commit() is None:
+            return False
+        outputs = encode_appends(block_appends(block))
+        self._store.commit(block.prepared, {CURSOR: block.cursor.to_bytes(), OUTPUTS: outputs})
+        self._committing = None
+        self.stats.blocks += 1
+        self.stats.records += sum(item.count for item in block.header.inputs)
+        return True
+
+    def _execute_next(self, now_ms: int) -> ExecutedBlock | None:
+        cursor, backlog = self._cursor, self.backlog
+        composition = compose(self._chain, cursor, backlog.waiting, self._reader)
+        since = backlog.waiting_since_ms
+        if any(composition.taken):
+            lingered = since is not None and now_ms >= since + self._linger_ms
+            if not (composition.is_full or lingered or cursor.height < 0):
+                return None
+            inputs = composition.inputs
+        elif cursor.height >= 0 and now_ms >= cursor.timestamp_ms + self._chain.genesis.heartbeat_ms:
+            inputs = BlockInputs(*[InputBatch(position) for position in cursor.positions])
+        else:
+            return None
+        block = execute(self._chain, cursor, self._view, inputs, self._block_time(now_ms), self._verifier, self._reader)
+        backlog.take(composition.taken, now_ms)
+        self._reader.forget(inputs.transactions.next)
+        self._cursor = block.cursor
+        self._view = self._store.stacked(block.prepared)
+        return block
+
+    def _block_time(self, now_ms: int) -> int:
+        last_ms, step_ms = self._cursor.timestamp_ms, self._chain.genesis.max_clock_step_ms
+        if now_ms > last_ms + step_ms and not self._accept_time:
+            raise ClockSkew(
+                f"shard {self._cursor.shard}: this clock is {(now_ms - last_ms) // 1000} s ahead of the last block, "
+                f"more than {step_ms // 1000} s; set the clock, or start once with --accept-time if it is right"
+            )
+        return max(now_ms, last_ms)
+
+    def _idle(self) -> Idle:
+        if self._committing is not None:
+            return Idle()
+        since = self.backlog.waiting_since_ms
+        heartbeat = self._cursor.timestamp_ms + self._chain.genesis.heartbeat_ms
+        return earliest(heartbeat, None if since is None else since + self._linger_ms)
