@@ -90,9 +90,14 @@ def test_contexts_are_at_most_255_bytes(suite_id: int, keys: dict[int, PrivateKe
         keys[suite_id].sign(b"message", b"c" * 256)
 
 
-def test_the_longest_context_works(keys: dict[int, PrivateKey]) -> None:
-    key, longest = keys[SuiteId.ML_DSA_44], b"c" * 255
-    assert STANDARD_SUITES[1].verify(key.public_key, b"m", longest, key.sign(b"m", longest))
+@pytest.mark.parametrize("suite_id", list(TEST_SUITES))
+@pytest.mark.parametrize("context", [b"", b"c" * 255])
+@pytest.mark.parametrize("message", [b"", b"m" * 100_000])
+def test_shortest_and_longest(suite_id: int, context: bytes, message: bytes, keys: dict[int, PrivateKey]) -> None:
+    key = keys[suite_id]
+    signature = key.sign(message, context)
+    assert TEST_SUITES[suite_id].verify(key.public_key, message, context, signature)
+    assert not TEST_SUITES[suite_id].verify(key.public_key, message, context + b"c", signature)
 
 
 @pytest.mark.parametrize("suite_id", list(TEST_SUITES))
@@ -179,6 +184,15 @@ def test_suite_set_is_an_immutable_mapping() -> None:
 @given(st.integers(-(2**70), 2**70).filter(lambda i: i not in TEST_SUITES))
 def test_unknown_suites_verify_nothing(suite_id: int) -> None:
     assert TEST_SUITES.verify(suite_id, b"", b"", b"", b"") is False
+
+
+@pytest.mark.parametrize("suite_id", list(TEST_SUITES))
+def test_key_sizes(suite_id: int) -> None:
+    size = TEST_SUITES[suite_id].public_key_bytes
+    assert TEST_SUITES.accepts_key(suite_id, bytes(size))
+    for other in (0, size - 1, size + 1):
+        assert not TEST_SUITES.accepts_key(suite_id, bytes(other))
+    assert not TEST_SUITES.accepts_key(0x55, bytes(size))
 
 
 def test_context_strings() -> None:

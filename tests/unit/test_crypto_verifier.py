@@ -88,6 +88,14 @@ def test_closing_twice_is_fine_and_verify_still_answers(verifier: tuple[Verifier
     assert not made.verify(job(b"m", good=False))
 
 
+def test_key_sizes_are_those_of_the_suites(verifier: tuple[Verifier, CountingSuite]) -> None:
+    made, suite = verifier
+    assert made.accepts_key(0xFF, bytes(32))
+    assert not made.accepts_key(0xFF, bytes(31))
+    assert not made.accepts_key(0x01, bytes(1312))  # not in the set of this verifier
+    assert suite.asked.total() == 0
+
+
 def test_the_pool_works_in_its_threads_and_spreads() -> None:
     suite = CountingSuite()
     pool = PoolVerifier(SuiteSet([suite]), threads=3)
