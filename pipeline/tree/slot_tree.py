@@ -29,6 +29,8 @@ _Hashed: TypeAlias = "tuple[_Node, bytes]"
 
 _EMPTY_PAGE: Final = b"\x02"
 _FULL_PAGE: Final = 1 + PAGE_LEAVES * ENTRY_BYTES
+# The 8 turns of a byte of a leaf key, most significant bit first: 0 left, 1 right.
+_SIDES: Final = tuple(tuple(byte >> bit & 1 for bit in range(7, -1, -1)) for byte in range(256))
 # Measured: pages, hashes and tuples come to so many bytes a leaf, and a nearly empty slot to so many in all.
 _BYTES_A_LEAF: Final = 90
 _BYTES_A_TREE: Final = 400
@@ -75,7 +77,8 @@ def update(tree: SlotTree, changes: Sequence[Change]) -> SlotTree:
         node, root, grown = _update_many(tree.node, tree.root, 0, changes)
     else:
         return tree
-    return SlotTree(node, Hash32(root), tree.leaf_count + grown // ENTRY_BYTES)
+    # A call of NewType costs as much as a tenth of a hash, so none in here.
+    return SlotTree(node, root, tree.leaf_count + grown // ENTRY_BYTES)  # type: ignore[arg-type]
 
 
 def prove(tree: SlotTree, key: LeafKey) -> tuple[bytes, bytes]:
@@ -126,13 +129,19 @@ def _update_one(
     node: _Node, node_hash: bytes, depth: int, key: LeafKey, value_hash: Hash32 | None
 ) -> tuple[_Node, bytes, int]:
     """Node, hash and growth in bytes after one change: down to the page, then up again without recursion."""
-    path: list[tuple[int, _Inner]] = []
-    top = node
+    top, path = node, list[_Inner]()
+    byte = depth >> 3
+    sides = _SIDES[key[byte]][depth & 7 :]
     while not isinstance(node, bytes):
-        go_right = key[depth >> 3] & 128 >> (depth & 7)
-        path.append((go_right, node))
-        node = node[1] if go_right else node[0]
-        depth += 1
+        for side in sides:
+            path.append(node)
+            node = node[side]  # the children come first
+            depth += 1
+            if isinstance(node, bytes):
+                break
+        else:
+            byte += 1
+            sides = _SIDES[key[byte]]
     page = _changed_page(node, key, value_hash)
     if page is node:
         return top, node_hash, 0
@@ -144,27 +153,24 @@ def _update_one(
         below_hash = sha256(page).digest()
     else:
         below_hash = ZERO32
-    if grown < 0:
-        for go_right, (left, right, left_hash, right_hash) in reversed(path):
-            if go_right:
-                below, below_hash = _joined(left, below, left_hash, below_hash)
-            else:
-                below, below_hash = _joined(below, right, below_hash, right_hash)
-        return below, below_hash, grown
-    for go_right, (left, right, left_hash, right_hash) in reversed(path):
-        if go_right:
-            below = (left, below, left_hash, below_hash)
-            below_hash = sha256(b"\x03" + left_hash + below_hash).digest()
+    # Siblings are never one object, so identity tells the side that we came from.
+    for parent in reversed(path):
+        left, right, left_hash, right_hash = parent
+        if left is node:
+            left, left_hash = below, below_hash
         else:
-            below = (below, right, below_hash, right_hash)
-            below_hash = sha256(b"\x03" + below_hash + right_hash).digest()
+            right, right_hash = below, below_hash
+        node = parent
+        if grown < 0:
+            below, below_hash = _joined(left, right, left_hash, right_hash)
+        else:
+            below = (left, right, left_hash, right_hash)
+            below_hash = sha256(b"\x03" + left_hash + right_hash).digest()
     return below, below_hash, grown
 
 
 def _update_many(node: _Node, node_hash: bytes, depth: int, changes: Sequence[Change]) -> tuple[_Node, bytes, int]:
-    """Node, hash and growth in bytes after `changes`, which share the first `depth` bits."""
-    if len(changes) == 1:
-        return _update_one(node, node_hash, depth, *changes[0])
+    """Node, hash and growth in bytes after two or more `changes`, which share the first `depth` bits."""
     if isinstance(node, bytes):
         page = _merged(node, changes)
         grown = len(page) - len(node)
@@ -172,25 +178,41 @@ def _update_many(node: _Node, node_hash: bytes, depth: int, changes: Sequence[Ch
             return *_hashed_page(page), grown
         return *_build(page[1:], 0, len(page) // ENTRY_BYTES, depth), grown
     left, right, left_hash, right_hash = node
+    split = _split(changes, depth)
+    depth += 1
+    grown = more = 0
+    if split == 1:
+        left, left_hash, grown = _update_one(left, left_hash, depth, *changes[0])
+    elif split:
+        left, left_hash, grown = _update_many(left, left_hash, depth, changes[:split])
+    rest = len(changes) - split
+    if rest == 1:
+        right, right_hash, more = _update_one(right, right_hash, depth, *changes[-1])
+    elif rest:
+        right, right_hash, more = _update_many(right, right_hash, depth, changes[split:])
+    if grown + more < 0:
+        return *_joined(left, right, left_hash, right_hash), grown + more
+    if left is node[0] and right is node[1]:
+        return node, node_hash, 0
+    above = sha256(b"\x03" + left_hash + right_hash).digest()
+    return (left, right, left_hash, right_hash), above, grown + more
+
+
+def _split(changes: Sequence[Change], depth: int) -> int:
+    """How many of the changes go left at this depth."""
     byte, mask = depth >> 3, 128 >> (depth & 7)
-    low, high = 0, len(changes)
+    if changes[0][0][byte] & mask:
+        return 0
+    low, high = 1, len(changes)
+    if not changes[-1][0][byte] & mask:
+        return high
     while low < high:
         middle = (low + high) >> 1
         if changes[middle][0][byte] & mask:
             high = middle
         else:
             low = middle + 1
-    grown_left = grown_right = 0
-    if low:
-        left, left_hash, grown_left = _update_many(left, left_hash, depth + 1, changes[:low])
-    if low < len(changes):
-        right, right_hash, grown_right = _update_many(right, right_hash, depth + 1, changes[low:])
-    if grown_left + grown_right < 0:
-        return *_joined(left, right, left_hash, right_hash), grown_left + grown_right
-    if left is node[0] and right is node[1]:
-        return node, node_hash, 0
-    above = sha256(b"\x03" + left_hash + right_hash).digest()
-    return (left, right, left_hash, right_hash), above, grown_left + grown_right
+    return low
 
 
 def _merged(page: bytes, changes: Sequence[Change]) -> bytes:
