@@ -19,6 +19,7 @@ from typing import Any, Final
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
+from pipeline.codec.int_range import int_check
 from pipeline.errors import ConfigError, PoisonRecord
 
 MAGIC: Final = b"\xc3\x01"
@@ -39,11 +40,12 @@ class RecordCodec:
     Values are dicts as fastavro has them; a member of a union of records is a pair of its full name and a dict.
     """
 
-    __slots__ = ("_schema", "framing", "name")
+    __slots__ = ("_ints_fit", "_schema", "framing", "name")
 
     def __init__(self, name: str, schema: dict[str, Any]) -> None:
         self.name = name
         self._schema = parse_schema(schema)
+        self._ints_fit = int_check(schema)
         crc = fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO")
         # fastavro prints the fingerprint as the little-endian bytes of the specification's framing.
         self.framing = MAGIC + bytes.fromhex(crc)
@@ -67,6 +69,8 @@ class RecordCodec:
             raise PoisonRecord(f"undecodable {self.name}: {type(error).__name__}") from None
         if out.getvalue() != datum or not isinstance(value, dict):
             raise PoisonRecord(f"{self.name} is not canonical: re-encoding gives other bytes")
+        if self._ints_fit is not None and not self._ints_fit(value):
+            raise PoisonRecord(f"{self.name} is not canonical: an int of more than 32 bits")
         return value
 
     def frame(self, datum: bytes) -> bytes:

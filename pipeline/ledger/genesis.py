@@ -205,6 +205,6 @@ class Genesis:
 def _quorum(role: str, keys: tuple[SignerKey, ...], threshold: int) -> list[tuple[bool, str]]:
     return [
         (1 <= threshold <= len(keys), f"{role} threshold {threshold} does not fit {len(keys)} keys"),
-        (len({key.key_id for key in keys}) == len(keys), f"two {role}s have the same key"),
+        (len(set(keys)) == len(keys), f"two {role}s have the same key"),
         (all(0 <= key.suite <= 255 for key in keys), f"an {role} key has no valid suite"),
     ]
