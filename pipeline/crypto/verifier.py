@@ -51,7 +51,7 @@ class _Memo:
     """Job -> answer in two generations; the older is dropped whole, so eviction costs nothing per job.
 
     Keyed by the job itself: a bytes object keeps its hash, so the second look-up of the same objects costs
-    0.2 µs, and equality compares bytes where hashes collide. Bounded by bytes, since hostile messages can be
+    0.4 µs, and equality compares bytes where hashes collide. Bounded by bytes, since hostile messages can be
     large.
     """
 
