@@ -1,7 +1,7 @@
 """Packaged data: real Ethereum payments for the demo, the tests and the benchmarks. See README.md beside this file."""
 
-from importlib.abc import Traversable
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Final
 
 SAMPLE_FILE: Final = "ethereum_mainnet_2017_03_06.csv.gz"
