@@ -10,12 +10,14 @@ with a second iterator's status: damage must never look like absence.
 
 import shutil
 import tempfile
+import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Final, cast
 
 from rocksdict import (
     AccessType,
@@ -29,10 +31,15 @@ from rocksdict import (
     WriteOptions,
 )
 
-from pipeline.errors import ConfigError, Fatal
+from pipeline.errors import ConfigError, Fatal, HauptbuchError
 
 MIB: Final = 1 << 20
 _BLOOM_BITS: Final = 10  # about 1 % false positives
+
+_STALLED: Final = "Result incomplete"
+_STALL_POLL_SECONDS: Final = 0.001
+_STALL_SECONDS: Final = 60.0
+_BACKGROUND_ERRORS: Final = "rocksdb.background-errors"
 
 
 def open_rocks(
@@ -102,8 +109,10 @@ class RocksKeyValue:
         with self._errors:
             if reverse:
                 return _scan_down(database, start, end, limit)
-            items: Iterator[tuple[Any, Any]] = database.items(from_key=start, read_opt=_bounded(end))
-            page: list[tuple[bytes, bytes]] = [*islice(items, limit)]
+            # No name for the iterator: a traceback that keeps this frame must not keep the lock.
+            page = cast(
+                list[tuple[bytes, bytes]], [*islice(database.items(from_key=start, read_opt=_bounded(end)), limit)]
+            )
             if len(page) < limit:
                 _check_ended(database, page[-1][0] if page else start, end)
         return page
@@ -115,16 +124,30 @@ class RocksKeyValue:
             raise Fatal(f"the store {self._path} was opened for reading beside its owner: it can't be written")
         with self._errors:
             if batch:
-                rocks_batch = WriteBatch(raw_mode=True)
-                put, delete = rocks_batch.put, rocks_batch.delete
-                for key, value in batch.items():
-                    if value is None:
-                        delete(key)
-                    else:
-                        put(key, value)
-                database.write(rocks_batch, self._synced if sync else self._unsynced)
+                self._write(database, batch, self._synced if sync else self._unsynced)
             elif sync:
                 database.flush_wal(sync=True)
+
+    def _write(self, database: Rdict, batch: Mapping[bytes, bytes | None], options: WriteOptions) -> None:
+        """Write, again and again while RocksDB asks to wait for its background work; give up if that failed.
+
+        Left to itself it would wait inside the call, and for ever where a full disk fails every flush.
+        """
+        deadline = time.monotonic() + _STALL_SECONDS
+        while True:
+            try:
+                database.write(_rocks_batch(batch), options)
+            except Exception as error:
+                if not str(error).startswith(_STALLED):
+                    raise
+            else:
+                return
+            if database.property_int_value(_BACKGROUND_ERRORS) or time.monotonic() > deadline:
+                raise Fatal(
+                    f"the store {self._path} can't write: disk full or failing (its file LOG has the reason); "
+                    "free space and start again"
+                )
+            time.sleep(_STALL_POLL_SECONDS)
 
     def refresh(self) -> None:
         """As the port."""
@@ -138,17 +161,27 @@ class RocksKeyValue:
         database, self._database = self._database, None
         if database is None:
             return
-        try:
-            with self._errors:
-                database.close()
-        finally:
-            if self._clean is not None:
-                self._clean()
+        # Closing flushes first. What can't be flushed is in the write-ahead log, and the lock goes all the same.
+        with suppress(Exception):
+            database.close()
+        if self._clean is not None:
+            self._clean()
 
     def _open_database(self) -> Rdict:
         if self._database is None:
             raise Fatal(f"the store {self._path} is closed: open it again")
         return self._database
+
+
+def _rocks_batch(batch: Mapping[bytes, bytes | None]) -> WriteBatch:
+    rocks_batch = WriteBatch(raw_mode=True)
+    put, delete = rocks_batch.put, rocks_batch.delete
+    for key, value in batch.items():
+        if value is None:
+            delete(key)
+        else:
+            put(key, value)
+    return rocks_batch
 
 
 def _scan_down(database: Rdict, start: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
@@ -165,7 +198,7 @@ def _scan_down(database: Rdict, start: bytes, end: bytes, limit: int) -> list[tu
             iterator.prev()
         iterator.status()
     finally:
-        del iterator  # a traceback that keeps this frame must not keep the lock
+        del iterator  # as in `scan`
     return page
 
 
@@ -198,7 +231,7 @@ class _Translating:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not isinstance(error, HauptbuchError):
             raise _translated(error, self._path) from None
 
 
@@ -211,6 +244,7 @@ def _open(path: Path, options: Options, access: AccessType) -> Rdict:
 def _options(cache_bytes: int, write_buffer_bytes: int) -> Options:
     table = BlockBasedOptions()
     table.set_block_cache(Cache(cache_bytes))
+    table.set_block_size(16 << 10)  # topics and slots are read by range
     table.set_bloom_filter(_BLOOM_BITS, False)
     table.set_cache_index_and_filter_blocks(True)  # else index memory grows with the store, outside every limit
     table.set_pin_l0_filter_and_index_blocks_in_cache(True)
@@ -239,6 +273,7 @@ def _bounded(end: bytes) -> ReadOptions:
 def _write_options(*, sync: bool) -> WriteOptions:
     options = WriteOptions()
     options.sync = sync
+    options.no_slowdown = True
     return options
 
 
@@ -253,7 +288,7 @@ def _translated(error: Exception, path: Path) -> Fatal:
     if "/lock: " in lowered:
         return Fatal(f"the store {path} is in use: stop the process that holds it")
     if "no space left" in lowered or "nospace" in lowered:
-        return Fatal(f"disk full under {path}: nothing was written; free space and start again")
+        return Fatal(f"disk full under {path}: free space and start again")
     if "corruption" in lowered:
         return Fatal(f"the store {path} is damaged: restore it from a backup or the log ({message})")
     return Fatal(f"the store {path} failed: {message}")

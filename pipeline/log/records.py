@@ -20,6 +20,8 @@ _RECORD_KEY: Final = Struct(">cBHQ")
 _END_KEY: Final = Struct(">cBH")
 _HEAD: Final = Struct(">BI")
 _CRC: Final = Struct("<I")
+_HEAD_SIZE: Final = 5
+_CRC_SIZE: Final = 4
 _RESIDUE: Final = 0x2144DF1C  # CRC-32 of any message followed by its own CRC, low byte first
 _HAS_KEY: Final = 1
 _HAS_VALUE: Final = 2
@@ -63,20 +65,21 @@ def decode_page(
     The first one of `records` fits whatever its size. Returns the room that is left. Raises `Fatal` naming
     topic, partition and offset of a damaged record.
     """
-    add, head, from_bytes, record = records.append, _HEAD.unpack_from, int.from_bytes, LogRecord
+    add, head, from_bytes = records.append, _HEAD.unpack_from, int.from_bytes
+    new = tuple.__new__  # what LogRecord() ends in, without its Python frame: a fifth of the time here
     for store_key, stored in page:
         offset = from_bytes(store_key[_OFFSET_AT:])
-        value_end = len(stored) - _CRC.size
-        if value_end < _HEAD.size or crc32(stored, crc32(store_key)) != _RESIDUE:
+        value_end = len(stored) - _CRC_SIZE
+        if value_end < _HEAD_SIZE or crc32(stored, crc32(store_key)) != _RESIDUE:
             raise _damaged(source, offset)
-        room -= value_end - _HEAD.size
+        room -= value_end - _HEAD_SIZE
         if room < 0 and records:
             break
         flags, key_length = head(stored)
         if flags == _HAS_VALUE and not key_length:  # the common shape
-            add(record(offset, None, stored[_HEAD.size : value_end]))
+            add(new(LogRecord, (offset, None, stored[_HEAD_SIZE:value_end])))
             continue
-        value_at = _HEAD.size + key_length
+        value_at = _HEAD_SIZE + key_length
         if (
             flags > _HAS_KEY | _HAS_VALUE
             or value_at > value_end
@@ -84,8 +87,8 @@ def decode_page(
             or (value_at < value_end and not flags & _HAS_VALUE)
         ):
             raise _damaged(source, offset)
-        key = stored[_HEAD.size : value_at] if flags & _HAS_KEY else None
-        add(record(offset, key, stored[value_at:value_end] if flags & _HAS_VALUE else None))
+        key = stored[_HEAD_SIZE:value_at] if flags & _HAS_KEY else None
+        add(new(LogRecord, (offset, key, stored[value_at:value_end] if flags & _HAS_VALUE else None)))
     return room
 
 

@@ -1,0 +1,3 @@
+import pytest
+
+pytest.register_assert_rewrite("kv_contract", "log_contract")
