@@ -61,6 +61,7 @@ class Leader:
         self._accept_time = accept_time
         self._reader = TransactionReader(chain, cursor.shard)
         self.backlog = Backlog(log, cursor)
+        self.committed = cursor
         self._cursor = cursor
         self._view: StateView = store.view()
         self._committing: ExecutedBlock | None = None
@@ -87,6 +88,7 @@ class Leader:
         outputs = encode_appends(block_appends(block))
         self._store.commit(block.prepared, {CURSOR: block.cursor.to_bytes(), OUTPUTS: outputs})
         self._committing = None
+        self.committed = block.cursor
         self.stats.blocks += 1
         self.stats.records += sum(item.count for item in block.header.inputs)
         return True

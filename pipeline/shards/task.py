@@ -86,15 +86,20 @@ class ShardTask:
         self.leader: Leader | None = None
         self._retry_at_ms = 0
         self._attempts = 0
-        self.halted_by: HauptbuchError | None = None
+        self.error: HauptbuchError | None = None
 
     @property
     def state(self) -> TaskState:
         """Where the task stands."""
         return self._life.state
 
-    def cursor(self) -> ShardCursor:
+    @property
+    def committed(self) -> ShardCursor:
         """Where the store stands."""
+        if self.leader is not None:
+            return self.leader.committed
+        if self._recovery is not None:
+            return self._recovery.cursor
         return stored_cursor(self._chain, self.shard, self.store)
 
     def assign(self) -> None:
@@ -195,7 +200,7 @@ class ShardTask:
 
     def _halt(self, error: HauptbuchError) -> None:
         self._drop()
-        self.halted_by = error
+        self.error = error
         self._life.move(TaskState.HALTED)
 
     def _drop(self) -> None:
