@@ -1,0 +1,105 @@
+"""An attestor: checks each proposal as its assurance says, and signs the first valid one of every round."""
+
+from collections.abc import Callable
+
+from pipeline.crypto.verifier import Verifier
+from pipeline.kv.port import KeyValue
+from pipeline.ledger.chain import Chain
+from pipeline.ledger.checkpoints import Assurance
+from pipeline.log.port import Append, EventLog
+from pipeline.shards.progress import Idle, Progress
+from pipeline.sync.committer import Committer
+from pipeline.sync.ledger_follower import LedgerFollower, StoreFor, Validity
+from pipeline.sync.round_book import CHECKPOINTS
+from pipeline.sync.round_task import RoundTask, SyncState
+from pipeline.sync.rounds import RoundPlan
+from pipeline.sync.settings import IDLE_MS, SyncConfig
+from pipeline.sync.signer import Signer, SignerGuard
+from pipeline.sync.synchronizer import never
+
+
+class Attestor(RoundTask):
+    """Signs with its own fenced writer. Drive it with `step`."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        log: EventLog,
+        kv: KeyValue,
+        signer: Signer,
+        assurance: Assurance,
+        verifier: Verifier,
+        config: SyncConfig | None = None,
+        store_for: StoreFor | None = None,
+        still_owner: Callable[[], bool] = never,
+    ) -> None:
+        """`kv`: a directory of its own. A proposal of a higher assurance than `assurance` stays unsigned."""
+        super().__init__(still_owner)
+        self._chain = chain
+        self._log = log
+        self._kv = kv
+        self._signer = signer
+        self._assurance = assurance
+        self._verifier = verifier
+        self._config = config or SyncConfig()
+        self._store_for = store_for
+        self._guard: SignerGuard | None = None
+        self._committer: Committer | None = None
+        self._signed_round = -1
+
+    def _fence(self) -> LedgerFollower:
+        self._guard = SignerGuard(self._chain, self._log, self._kv, self._signer, self._verifier)
+        self._committer = Committer(self._guard.recover())
+        self._signed_round = -1
+        return LedgerFollower(
+            self._chain, self._log, self._kv, self._assurance, self._verifier, self._config, self._store_for
+        )
+
+    def _drop(self) -> None:
+        if self._committer is not None:
+            self._committer.close()
+        self._committer, self._guard, self.follower = None, None, None
+
+    def _recover(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
+        if follower.poll(now_ms):
+            return Progress()
+        if not follower.is_settled:
+            return Idle(now_ms + IDLE_MS)
+        assert self._guard is not None, "fenced before"
+        self._guard.open_proposal(follower.ledger.round, follower.ledger.checkpoint_hash)
+        self.state = SyncState.RUNNING
+        return Progress()
+
+    def _run(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
+        committer, guard = self._committer, self._guard
+        assert committer is not None, "fenced before"
+        assert guard is not None, "fenced before"
+        if committer.is_busy:
+            return Progress() if committer.poll() else Idle(now_ms + 1)
+        worked = follower.poll(now_ms)
+        plan = self._choose(follower, now_ms)
+        if plan is not None:
+            record = guard.sign(plan, follower.book.next_offset).to_record()
+
+            def done() -> None:
+                self._signed_round = plan.round
+
+            committer.begin([Append(CHECKPOINTS, None, record)], done)
+        return Progress() if worked or plan is not None else Idle(now_ms + IDLE_MS)
+
+    def _choose(self, follower: LedgerFollower, now_ms: int) -> RoundPlan | None:
+        """The round to sign: its first proposal that is not invalid, if it is valid and not signed yet."""
+        governance = follower.governance
+        next_round = follower.ledger.round + 1
+        if governance is None or self._signed_round == next_round:
+            return None
+        if self._signer.key_id not in {key.key_id for key in governance.attestors}:
+            return None
+        if any(self._signer.key_id in candidate.signatures for candidate in follower.book.candidates):
+            self._signed_round = next_round
+            return None
+        for candidate in follower.book.candidates:
+            validity, plan = follower.judge(candidate, now_ms)
+            if validity is not Validity.INVALID:
+                return plan if self._assurance >= candidate.checkpoint.assurance else None
+        return None

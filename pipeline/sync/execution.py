@@ -1,0 +1,79 @@
+"""Assurance EXECUTION: every block is executed again, as a follower with a state store of its own."""
+
+from typing import Final
+
+from pipeline.crypto.verifier import Verifier
+from pipeline.errors import TaskDiverged
+from pipeline.ledger.chain import Chain
+from pipeline.ledger.cursor import ShardCursor
+from pipeline.log.port import EventLog
+from pipeline.shards.block_reader import BlockReader, CommittedBlock
+from pipeline.shards.follower import follow, read_inputs
+from pipeline.state.store import StateStore
+
+CURSOR: Final = b"cursor"
+_BATCH: Final = 16
+
+
+class Executor:
+    """Executes one shard's blocks, in order, into its own store.
+
+    The store is a view of the log like any other: it may be ahead of the signed head, or behind it after a power cut.
+    """
+
+    def __init__(self, chain: Chain, log: EventLog, shard: int, store: StateStore, verifier: Verifier) -> None:
+        """Goes on where the store stands."""
+        self._chain = chain
+        self._log = log
+        self._store = store
+        self._verifier = verifier
+        raw = store.meta(CURSOR)
+        self._cursor = ShardCursor.start(chain, shard) if raw is None else ShardCursor.from_bytes(raw)
+        self._catching_up: BlockReader | None = None
+
+    def is_behind(self, signed: ShardCursor) -> bool:
+        """Whether blocks up to the signed head are still to be executed."""
+        cursor = self._cursor
+        if cursor.height == signed.height and cursor.block_hash != signed.block_hash:
+            raise TaskDiverged(
+                f"shard {cursor.shard} height {cursor.height}: the attesting store executed another block than was "
+                "signed; audit the shard"
+            )
+        return cursor.height < signed.height
+
+    def catch_up(self, signed: ShardCursor) -> bool:
+        """Execute some blocks on the way to the signed head; False where their inputs are not visible yet."""
+        cursor = self._cursor
+        if self._catching_up is None:
+            self._catching_up = BlockReader(self._log, cursor.shard, cursor.height + 1, cursor.block_hash)
+        blocks = self._catching_up.read(min(_BATCH, signed.height - cursor.height))
+        if not blocks:
+            raise TaskDiverged(
+                f"shard {cursor.shard}: block {cursor.height + 1} is signed but not on the log: restore the topics"
+            )
+        for block in blocks:
+            if not self.execute(block):
+                self._catching_up = None  # read the rest again
+                return False
+        return True
+
+    def execute(self, block: CommittedBlock) -> bool:
+        """Execute the block, unless the store has it already; False where its inputs are not visible yet.
+
+        Raises `TaskDiverged` where the result is another.
+        """
+        cursor = self._cursor
+        if block.header.height <= cursor.height:
+            if block.header.height == cursor.height and block.block_hash != cursor.block_hash:
+                raise TaskDiverged(
+                    f"shard {cursor.shard} height {cursor.height} offset {block.offset}: the attesting store executed "
+                    "another block of this height; audit the shard"
+                )
+            return True
+        inputs = read_inputs(self._log, cursor, block)
+        if inputs is None:
+            return False
+        executed = follow(self._chain, cursor, self._store.view(), block, inputs, self._verifier)
+        self._store.commit(executed.prepared, {CURSOR: executed.cursor.to_bytes()})
+        self._cursor = executed.cursor
+        return True

@@ -1,0 +1,109 @@
+"""What proposer and attestors have in common: a fenced life, steps that never block, halting on disagreement.
+
+FENCING ────────▶ RECOVERING ────────▶ RUNNING
+  ▲                   │                  │ │
+  └───────────────────┴──────────────────┘ └──▶ FENCED   another one took over: ends, unless still the owner
+    outcome unknown, aborted: drop all        ▶ HALTED   any disagreement: only an operator leads out of it
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
+
+from pipeline.errors import (
+    ConfigError,
+    HauptbuchError,
+    OutcomeUnknown,
+    PoisonRecord,
+    Retryable,
+    ShardingError,
+    TaskDiverged,
+    TaskFenced,
+    TransactionAbortable,
+    VerificationFailed,
+)
+from pipeline.shards.progress import Idle, Progress
+from pipeline.sync.ledger_follower import LedgerFollower
+
+RETRY_MS: Final = 200
+
+
+class SyncState(Enum):
+    """Where a proposer or attestor stands."""
+
+    FENCING = "fencing"
+    RECOVERING = "recovering"
+    RUNNING = "running"
+    FENCED = "fenced"
+    HALTED = "halted"
+
+
+class RoundTask(ABC):
+    """The life above; subclasses say what to do in it."""
+
+    def __init__(self, still_owner: Callable[[], bool]) -> None:
+        """`still_owner` is asked after another writer fenced this one: a zombie must not fence the rightful owner."""
+        self.state = SyncState.FENCING
+        self.error: HauptbuchError | None = None
+        self._still_owner = still_owner
+        self._retry_at_ms = 0
+        self.follower: LedgerFollower | None = None
+
+    def step(self, now_ms: int) -> Progress | Idle:
+        """One step; never blocks, reads no clock. Raises `Fatal` where the process can't go on."""
+        try:
+            match self.state:
+                case SyncState.FENCED | SyncState.HALTED:
+                    return Idle()
+                case SyncState.FENCING:
+                    if now_ms < self._retry_at_ms:
+                        return Idle(self._retry_at_ms)
+                    self.follower = self._fence()
+                    self.state = SyncState.RECOVERING
+                    return Progress()
+                case SyncState.RECOVERING:
+                    assert self.follower is not None, "recovering without a follower"
+                    return self._recover(self.follower, now_ms)
+                case SyncState.RUNNING:
+                    assert self.follower is not None, "running without a follower"
+                    return self._run(self.follower, now_ms)
+        except HauptbuchError as error:
+            return self._handle(error, now_ms)
+
+    def _handle(self, error: HauptbuchError, now_ms: int) -> Progress | Idle:
+        match error:
+            case Retryable():
+                return Idle(now_ms + RETRY_MS)
+            case TaskFenced() if not self._still_owner():
+                self._drop()
+                self.state, self.error = SyncState.FENCED, error
+                return Idle()
+            case TaskFenced() | TransactionAbortable() | OutcomeUnknown():
+                self._drop()
+                self.state, self._retry_at_ms = SyncState.FENCING, now_ms + RETRY_MS
+                return Idle(self._retry_at_ms)
+            case TaskDiverged() | VerificationFailed() | PoisonRecord() | ConfigError() | ShardingError():
+                self._drop()
+                self.state, self.error = SyncState.HALTED, error
+                return Idle()
+            case _:
+                self._drop()
+                self.state, self.error = SyncState.HALTED, error
+                raise error
+
+    @abstractmethod
+    def _fence(self) -> LedgerFollower:
+        """Fence older writers, then open everything anew."""
+
+    @abstractmethod
+    def _recover(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
+        """Follow the log to its end, finish what an older instance left; then be RUNNING."""
+
+    @abstractmethod
+    def _run(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
+        """One step of the work."""
+
+    @abstractmethod
+    def _drop(self) -> None:
+        """Close the writers and forget everything that is not in the store."""

@@ -1,0 +1,113 @@
+"""One shard as the synchronizer sees it: blocks read, checked, and waiting to be signed."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from pipeline.codec.types import BlockHash
+from pipeline.ledger.blocks import BlockHeader
+from pipeline.ledger.chain import Chain
+from pipeline.ledger.cursor import ShardCursor
+from pipeline.log.port import EventLog
+from pipeline.shards.block_reader import BlockReader, CommittedBlock
+from pipeline.sync.control_feed import ControlFeed
+from pipeline.sync.cut import CutBlock, CutShard
+from pipeline.sync.execution import Executor
+from pipeline.sync.headers import CheckedHead, HeaderChecker
+from pipeline.sync.settings import SyncConfig
+
+_READ_AHEAD: Final = 64
+
+
+class CheckedBlock(NamedTuple):
+    """A block that was checked as the assurance says. `next_offset`: where to read on; `cursor`: the shard after it."""
+
+    next_offset: int
+    header: BlockHeader
+    block_hash: BlockHash
+    cursor: ShardCursor
+    cut: CutBlock
+
+
+class ShardTrack:
+    """Reads and checks the blocks of one shard above its signed head."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        log: EventLog,
+        control: ControlFeed,
+        config: SyncConfig,
+        signed: CheckedHead,
+        next_offset: int,
+        executor: Executor | None,
+    ) -> None:
+        """`signed`: the head to go on from; its block stands below `next_offset`. No executor: headers only."""
+        cursor = signed.cursor
+        self._control = control
+        self._config = config
+        self._checker = HeaderChecker(chain, cursor.shard)
+        self._executor = executor
+        self._reader = BlockReader(log, cursor.shard, cursor.height + 1, cursor.block_hash, start_offset=next_offset)
+        self._head = signed
+        self._signed = cursor
+        self._unchecked: deque[CommittedBlock] = deque()
+        self.blocks: deque[CheckedBlock] = deque()
+
+    @property
+    def signed_height(self) -> int:
+        """Height of the signed head; -1 before block 0."""
+        return self._signed.height
+
+    @property
+    def checked_height(self) -> int:
+        """Height of the newest checked block."""
+        return self._head.cursor.height
+
+    def poll(self, now_ms: int) -> bool:
+        """Read and check some blocks; whether there were any.
+
+        A block whose time is too far ahead, or whose inputs are not there yet, waits. Raises `TaskDiverged`.
+        """
+        if self._executor is not None and self._executor.is_behind(self._signed):
+            return self._executor.catch_up(self._signed)
+        room = self._config.max_unsigned - len(self.blocks)
+        if not self._unchecked and room > 0:
+            self._unchecked.extend(self._reader.read(min(room, _READ_AHEAD)))
+        checked = False
+        while self._unchecked and self._check(self._unchecked[0], now_ms):
+            self._unchecked.popleft()
+            checked = True
+        return checked
+
+    def _check(self, block: CommittedBlock, now_ms: int) -> bool:
+        header = block.header
+        if header.timestamp_ms > now_ms + self._config.max_clock_ahead_ms:
+            return False
+        control = self._control.after(header.inputs[0].next if header.inputs else 0)
+        if control is None:
+            return False
+        head = self._checker.check(self._head, header, block.block_hash, control)
+        if self._executor is not None and not self._executor.execute(block):
+            return False
+        self._head = head
+        last_sent = {item.peer: item.sequence for item in header.channels_out}
+        cut = CutBlock(tuple((item.peer, item.sequence) for item in header.channels_in), tuple(last_sent.items()))
+        self.blocks.append(CheckedBlock(block.offset + 1, header, block.block_hash, head.cursor, cut))
+        return True
+
+    def cut_shard(self) -> CutShard:
+        """What the consistent cut needs to know."""
+        sent = {peer: head.sequence for peer, head in self._signed.channels_out.items()}
+        return CutShard(sent, [block.cut for block in self.blocks])
+
+    def up_to(self, height: int) -> Sequence[CheckedBlock]:
+        """The unsigned blocks through `height`, which is checked."""
+        count = height - self._signed.height
+        assert 0 <= count <= len(self.blocks), f"height {height} is not between signed and checked"
+        return [self.blocks[index] for index in range(count)]
+
+    def sign_off(self, height: int) -> None:
+        """The head at `height` is under a quorum now."""
+        while self._signed.height < height:
+            self._signed = self.blocks.popleft().cursor

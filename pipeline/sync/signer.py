@@ -1,0 +1,189 @@
+"""A signer, and the guard that keeps it from ever signing twice.
+
+A signature is never issued for two checkpoints of one round nor for two blocks of one (shard, height), whatever was
+restored from whichever backup. Two things remember: the log, which holds own signatures, and a local store, which is
+written and synced before the key is used. After a crash the body that may have been signed is used again byte for byte.
+"""
+
+from struct import Struct
+from typing import Final, NamedTuple
+
+from pipeline.codec.types import Hash32
+from pipeline.crypto import contexts
+from pipeline.crypto.addresses import key_id
+from pipeline.crypto.suites import PrivateKey
+from pipeline.crypto.verifier import Verifier, VerifyJob
+from pipeline.errors import Fatal, PoisonRecord, TaskDiverged
+from pipeline.kv.port import KeyValue
+from pipeline.ledger.chain import Chain
+from pipeline.ledger.checkpoints import Checkpoint, CheckpointProposal, CheckpointSignature, checkpoint_hash
+from pipeline.log.port import EventLog, TransactionalWriter
+from pipeline.sync.round_book import CHECKPOINTS
+from pipeline.sync.rounds import RoundPlan
+
+_SIGNED: Final = b"g/signed"
+_NEXT_OFFSET: Final = b"g/next-offset"
+_HEAD: Final = Struct(">q32s")
+_OFFSET: Final = Struct(">Q")
+_PAGE: Final = 256
+_PAGE_BYTES: Final = 8 * 2**20
+
+
+class Signer:
+    """A key that signs checkpoints."""
+
+    def __init__(self, key: PrivateKey) -> None:
+        """`key` is an attestor's."""
+        self._key = key
+        self.suite: Final = key.suite_id
+        self.public_key: Final = key.public_key
+        self.key_id: Final = key_id(key.suite_id, key.public_key)
+
+    def sign(self, checkpoint: bytes) -> bytes:
+        """A signature over a checkpoint's datum. Only `SignerGuard` calls this."""
+        return self._key.sign(checkpoint, contexts.CHECKPOINT)
+
+
+class _Signed(NamedTuple):
+    """The newest round that may have been signed; its proposal where it is known."""
+
+    round: int
+    checkpoint_hash: Hash32
+    proposal: CheckpointProposal | None
+
+
+class SignerGuard:
+    """Lets a signer sign each round once. Create one anew after every fencing, then `recover`."""
+
+    def __init__(self, chain: Chain, log: EventLog, kv: KeyValue, signer: Signer, verifier: Verifier) -> None:
+        """`kv`: where the local memory is kept, under keys beginning with `g/`."""
+        self._chain = chain
+        self._log = log
+        self._kv = kv
+        self._verifier = verifier
+        self.signer = signer
+        self._last: _Signed | None = None
+        self._next_offset = 0
+
+    def recover(self) -> TransactionalWriter:
+        """Fence older writers of this signer, then adopt what it ever signed. Returns the writer."""
+        name = f"{self._chain.chain_id.hex()[:16]}-signer-{self.signer.key_id.hex()}"
+        writer = self._log.writer(name)  # first: what an older instance commits must be on the log before it is read
+        self._read_local()
+        self._read_log()
+        return writer
+
+    def _read_local(self) -> None:
+        raw = self._kv.get(_SIGNED)
+        if raw is not None:
+            try:
+                proposal = CheckpointProposal.from_record(raw)
+                checkpoint = Checkpoint.from_bytes(proposal.checkpoint)
+            except PoisonRecord as error:
+                raise Fatal(f"the signer's local memory is damaged ({error}): restore its directory") from None
+            if checkpoint.chain_id != self._chain.chain_id:
+                raise TaskDiverged("the signer's local memory belongs to another chain: give each chain a directory")
+            self._last = _Signed(checkpoint.round, checkpoint_hash(proposal.checkpoint), proposal)
+        offset = self._kv.get(_NEXT_OFFSET)
+        self._next_offset = 0 if offset is None else _OFFSET.unpack(offset)[0]
+
+    def _read_log(self) -> None:
+        proposals: dict[Hash32, CheckpointProposal] = {}
+        position = self._next_offset
+        while records := self._log.read(CHECKPOINTS, position, _PAGE, _PAGE_BYTES):
+            for record in records:
+                try:
+                    proposal = CheckpointProposal.from_record(record.value)
+                    proposals[checkpoint_hash(proposal.checkpoint)] = proposal
+                except PoisonRecord:
+                    self._adopt(record.value, proposals)
+            position = records[-1].offset + 1
+
+    def _adopt(self, value: bytes | None, proposals: dict[Hash32, CheckpointProposal]) -> None:
+        try:
+            signature = CheckpointSignature.from_record(value)
+        except PoisonRecord:
+            return
+        proposal = proposals.get(signature.checkpoint_hash)
+        if signature.signer != self.signer.key_id or proposal is None:
+            return
+        key, datum = self.signer, proposal.checkpoint
+        if not self._verifier.verify(
+            VerifyJob(key.suite, key.public_key, datum, contexts.CHECKPOINT, signature.signature)
+        ):
+            return
+        found = _Signed(signature.round, signature.checkpoint_hash, proposal)
+        last = self._last
+        if last is not None and last.round == found.round and last.checkpoint_hash != found.checkpoint_hash:
+            raise TaskDiverged(
+                f"round {found.round}: this signer's key signed two checkpoints, {last.checkpoint_hash.hex()[:16]} and "
+                f"{found.checkpoint_hash.hex()[:16]}; the key is used elsewhere, replace it"
+            )
+        if last is None or last.round < found.round:
+            self._last = found
+
+    def open_proposal(self, signed_round: int, signed_hash: Hash32) -> CheckpointProposal | None:
+        """What was perhaps signed for the round after `signed_round`, to be used byte for byte; None: nothing was.
+
+        Raises `TaskDiverged` where the log's rounds contradict what was signed: they were cut or replaced.
+        """
+        last = self._last
+        if last is None or last.round < signed_round:
+            return None
+        if last.round == signed_round:
+            if last.checkpoint_hash != signed_hash:
+                raise TaskDiverged(
+                    f"round {signed_round}: this signer signed {last.checkpoint_hash.hex()[:16]}, the log has a quorum "
+                    f"for {signed_hash.hex()[:16]}; audit the chain"
+                )
+            return None
+        if last.round > signed_round + 1:
+            raise TaskDiverged(
+                f"this signer signed round {last.round}, but checkpoints end at round {signed_round}: the topics were "
+                "restored from an old backup, restore the newer one"
+            )
+        return last.proposal
+
+    def sign(self, plan: RoundPlan, next_offset: int) -> CheckpointSignature:
+        """Remember durably, then sign. `next_offset`: up to where `checkpoints` was read.
+
+        Raises `TaskDiverged` rather than sign a second checkpoint of a round or a second block of a height.
+        """
+        after, last = plan.after, self._last
+        conflict = last is not None and (
+            last.round > after.round or (last.round == after.round and last.checkpoint_hash != after.checkpoint_hash)
+        )
+        if conflict:
+            assert last is not None, "there is no conflict without it"
+            raise TaskDiverged(f"refused to sign round {after.round}: round {last.round} is signed already")
+        batch: dict[bytes, bytes | None] = {
+            _SIGNED: plan.proposal.to_record(),
+            _NEXT_OFFSET: _OFFSET.pack(next_offset),
+        }
+        for shard in after.advanced:
+            head = after.shards[shard].head
+            key = b"g/head/" + shard.to_bytes(2, "big")
+            self._check_head(shard, key, head.height, head.block_hash, head.previous_height, head.previous_block_hash)
+            batch[key] = _HEAD.pack(head.height, head.block_hash)
+        self._kv.write(batch, sync=True)
+        self._last = _Signed(after.round, after.checkpoint_hash, plan.proposal)
+        signature = self.signer.sign(after.checkpoint)
+        return CheckpointSignature(after.round, after.checkpoint_hash, self.signer.key_id, self.signer.suite, signature)
+
+    def _check_head(
+        self, shard: int, key: bytes, height: int, block_hash: bytes, previous_height: int, previous_hash: bytes
+    ) -> None:
+        raw = self._kv.get(key)
+        if raw is None:
+            return
+        known_height, known_hash = _HEAD.unpack(raw)
+        same = height == known_height and block_hash == known_hash
+        follows = height > known_height and (
+            previous_height > known_height or (previous_height == known_height and previous_hash == known_hash)
+        )
+        # A head that was signed in a round which another proposal won is older than `previous`; `open_proposal` saw it.
+        if not same and not follows:
+            raise TaskDiverged(
+                f"shard {shard}: refused to sign block {height}, another history was signed up to {known_height}; "
+                "audit the shard"
+            )

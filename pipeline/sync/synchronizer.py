@@ -1,0 +1,227 @@
+"""The synchronizer: gathers checked blocks into rounds, proposes them, and publishes their signed state roots.
+
+With a quorum of one signer, which it holds, a round is one transaction: proposal, signature, state roots. Else it
+proposes, waits for k of n attestors, and publishes the state roots before it proposes again.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from pipeline.codec.topics import Topic
+from pipeline.crypto.verifier import Verifier
+from pipeline.errors import PoisonRecord, TaskDiverged
+from pipeline.kv.port import KeyValue
+from pipeline.ledger.chain import Chain
+from pipeline.ledger.checkpoints import (
+    Assurance,
+    Checkpoint,
+    CheckpointProposal,
+    SignedStateRoot,
+    checkpoint_hash,
+    key_signatures,
+)
+from pipeline.log.port import Append, EventLog, TopicPartition, TransactionalWriter
+from pipeline.shards.progress import Idle, Progress
+from pipeline.sync.committer import Committer
+from pipeline.sync.ledger_follower import LedgerFollower, StoreFor, Validity
+from pipeline.sync.round_book import CHECKPOINTS, Candidate
+from pipeline.sync.round_task import RoundTask, SyncState
+from pipeline.sync.rounds import RoundPlan, signed, state_root_appends
+from pipeline.sync.settings import IDLE_MS, SyncConfig
+from pipeline.sync.signer import Signer, SignerGuard
+
+_TAIL: Final = 16
+_TAIL_BYTES: Final = 8 * 2**20
+
+
+def never() -> bool:
+    """A fenced synchronizer that can't prove that it is still the owner is not."""
+    return False
+
+
+class Synchronizer(RoundTask):
+    """The proposer, and the signer where one suffices. Drive it with `step`."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        log: EventLog,
+        kv: KeyValue,
+        signer: Signer | None,
+        assurance: Assurance,
+        verifier: Verifier,
+        config: SyncConfig | None = None,
+        store_for: StoreFor | None = None,
+        still_owner: Callable[[], bool] = never,
+    ) -> None:
+        """`kv`: the directory `sync/`. `store_for` opens the attesting state stores that EXECUTION needs."""
+        super().__init__(still_owner)
+        self._chain = chain
+        self._log = log
+        self._kv = kv
+        self._signer = signer
+        self._assurance = assurance
+        self._verifier = verifier
+        self._config = config or SyncConfig()
+        self._store_for = store_for
+        self._guard: SignerGuard | None = None
+        self._committer: Committer | None = None
+        self._signer_writer: TransactionalWriter | None = None
+        self._opened_ms: int | None = None
+        self._published = -1
+        self._proposed = -1
+
+    def _fence(self) -> LedgerFollower:
+        self._committer = Committer(self._log.writer(f"{self._chain.chain_id.hex()[:16]}-proposer"))
+        follower = LedgerFollower(
+            self._chain, self._log, self._kv, self._assurance, self._verifier, self._config, self._store_for
+        )
+        if self._signer is not None:
+            self._guard = SignerGuard(self._chain, self._log, self._kv, self._signer, self._verifier)
+            self._signer_writer = self._guard.recover()
+        return follower
+
+    def _drop(self) -> None:
+        for writer in (self._committer, self._signer_writer):
+            if writer is not None:
+                writer.close()
+        self._committer, self._signer_writer, self._guard, self.follower = None, None, None, None
+        self._opened_ms = None
+
+    def _recover(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
+        committer = self._open_committer()
+        if committer.is_busy:
+            return Progress() if committer.poll() else Idle()
+        if follower.poll(now_ms):
+            return Progress()
+        if not follower.is_settled:
+            return Idle(now_ms + self._config.max_clock_ahead_ms)
+        if follower.ledger.round >= 0 and not self._state_roots_stand(follower):
+            self._publish(follower)
+            return Progress()
+        if self._guard is not None:
+            self._guard.open_proposal(follower.ledger.round, follower.ledger.checkpoint_hash)
+        self._published = self._proposed = follower.ledger.round
+        self.state = SyncState.RUNNING
+        return Progress()
+
+    def _run(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
+        committer = self._open_committer()
+        if committer.is_busy:
+            # Nothing else meanwhile: the follower must not read this very round before its commit is known.
+            return Progress() if committer.poll() else Idle(now_ms + 1)
+        if follower.ledger.round > self._published:
+            self._publish(follower)
+            return Progress()
+        worked = follower.poll(now_ms)
+        if follower.ledger.round > self._published:
+            return Progress()
+        answer = self._next_round(follower, now_ms)
+        return Progress() if worked else answer
+
+    def _next_round(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
+        governance = follower.governance
+        if governance is None:
+            return Idle(now_ms + IDLE_MS)
+        listed = {key.key_id for key in governance.attestors}
+        guard = self._guard
+        if guard is not None and governance.attestor_threshold == 1 and guard.signer.key_id in listed:
+            return self._sign_round(follower, guard, now_ms)
+        return self._propose_round(follower, now_ms)
+
+    def _sign_round(self, follower: LedgerFollower, guard: SignerGuard, now_ms: int) -> Progress | Idle:
+        ledger = follower.ledger
+        begun = guard.open_proposal(ledger.round, ledger.checkpoint_hash)
+        plan = self._close_round(follower, now_ms) if begun is None else self._begun(follower, begun, now_ms)
+        if not isinstance(plan, RoundPlan):
+            return plan
+        signature = guard.sign(plan, follower.book.next_offset)
+        signatures = key_signatures([signature])
+
+        def done() -> None:
+            follower.adopt(plan, signatures)
+            self._published, self._opened_ms = plan.round, None
+
+        appends = [
+            Append(CHECKPOINTS, None, plan.proposal.to_record()),
+            Append(CHECKPOINTS, None, signature.to_record()),
+            *state_root_appends(signed(plan, signatures)),
+        ]
+        self._open_committer().begin(appends, done)
+        return Progress()
+
+    def _begun(self, follower: LedgerFollower, proposal: CheckpointProposal, now_ms: int) -> RoundPlan | Idle:
+        """A round that was perhaps signed before a crash: the same bytes, or none."""
+        checkpoint = Checkpoint.from_bytes(proposal.checkpoint)
+        candidate = Candidate(proposal, checkpoint, checkpoint_hash(proposal.checkpoint))
+        validity, plan = follower.judge(candidate, now_ms)
+        if validity is Validity.INVALID:
+            raise TaskDiverged(
+                f"round {checkpoint.round} was signed before a restart and does not follow from the blocks on the log: "
+                "the topics were replaced, restore them"
+            )
+        return plan or Idle(now_ms + IDLE_MS)
+
+    def _propose_round(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
+        next_round = follower.ledger.round + 1
+        if self._proposed == next_round:
+            return Idle(now_ms + IDLE_MS)
+        for candidate in follower.book.candidates:
+            validity, _ = follower.judge(candidate, now_ms)
+            if validity is Validity.VALID:
+                self._proposed = next_round
+            if validity is not Validity.INVALID:
+                return Idle(now_ms + IDLE_MS)
+        plan = self._close_round(follower, now_ms)
+        if not isinstance(plan, RoundPlan):
+            return plan
+
+        def done() -> None:
+            self._proposed, self._opened_ms = next_round, None
+
+        self._open_committer().begin([Append(CHECKPOINTS, None, plan.proposal.to_record())], done)
+        return Progress()
+
+    def _close_round(self, follower: LedgerFollower, now_ms: int) -> RoundPlan | Idle:
+        """The next round if it is time and the cut moves."""
+        if not follower.unsigned_blocks:
+            return Idle(now_ms + IDLE_MS)
+        if self._opened_ms is None:
+            self._opened_ms = now_ms
+        closes_ms = self._opened_ms + self._config.round_linger_ms
+        if now_ms < closes_ms:
+            return Idle(closes_ms)
+        heights = follower.next_cut()
+        return follower.plan(heights, now_ms, self._assurance) if heights else Idle(now_ms + IDLE_MS)
+
+    def _open_committer(self) -> Committer:
+        assert self._committer is not None, "fenced before"
+        return self._committer
+
+    def _state_roots_stand(self, follower: LedgerFollower) -> bool:
+        """Whether the last round's state roots are on the log: they are written in one transaction, so one tells."""
+        ledger = follower.ledger
+        source = TopicPartition(Topic.STATE_ROOTS, ledger.advanced[0])
+        end = self._log.end_offset(source)
+        while end > 0:
+            start = max(0, end - _TAIL)
+            records = self._log.read(source, start, _TAIL, _TAIL_BYTES)
+            for record in reversed([item for item in records if item.offset < end]):
+                try:
+                    datum = SignedStateRoot.from_record(record.value).checkpoint
+                    if Checkpoint.from_bytes(datum).round < ledger.round:
+                        return False
+                except PoisonRecord:
+                    continue
+                if checkpoint_hash(datum) == ledger.checkpoint_hash:
+                    return True
+            end = start
+        return False
+
+    def _publish(self, follower: LedgerFollower) -> None:
+        published = follower.ledger.round
+
+        def done() -> None:
+            self._published = published
+
+        self._open_committer().begin([*state_root_appends(follower.ledger)], done)
