@@ -11,6 +11,7 @@ from typing import Final
 
 from pipeline.codec.types import ShardId
 from pipeline.config import AssuranceName, Config, load_config
+from pipeline.config import Durability as DurabilityName
 from pipeline.crypto.keystore import load_key
 from pipeline.crypto.port import PrivateKey
 from pipeline.crypto.suites import STANDARD_SUITES, SuiteSet
@@ -19,7 +20,7 @@ from pipeline.kv.port import KeyValue
 from pipeline.kv.rocks import open_rocks
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Assurance
-from pipeline.log.embedded import EmbeddedLog
+from pipeline.log.embedded import Durability, EmbeddedLog
 from pipeline.node.bootstrap import check_suites, create_topics
 from pipeline.node.layout import DirectoryLock, NodeLayout
 from pipeline.shards.progress import Idle, Progress
@@ -62,7 +63,7 @@ class Node:
         self._accept_time = accept_time
         self.verifier = PoolVerifier(suites)
         limit = chain.genesis.limits.message_bytes
-        durability = config.store.durability.value
+        durability: Durability = "sync" if config.store.durability is DurabilityName.SYNC else "process"
         self.log = EmbeddedLog(open_rocks(layout.log), durability=durability, max_message_bytes=limit)
         create_topics(self.log, chain)
         self._kvs: list[KeyValue] = []
@@ -136,7 +137,8 @@ class Node:
     def step(self) -> Progress | Idle:
         """Step everything once. Raises what halted a shard or the synchronizer."""
         now_ms, progressed, until_ms = self._clock_ms(), False, None
-        for driven in (*self.tasks, self.synchronizer):
+        everything: list[ShardTask | Synchronizer] = [*self.tasks, self.synchronizer]
+        for driven in everything:
             outcome = driven.step(now_ms)
             if driven.error is not None:
                 raise driven.error

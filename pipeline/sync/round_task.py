@@ -71,6 +71,10 @@ class RoundTask(ABC):
         except HauptbuchError as error:
             return self._handle(error, now_ms)
 
+    def close(self) -> None:
+        """Stop: what is not committed never happened. Idempotent."""
+        self._drop()
+
     def _handle(self, error: HauptbuchError, now_ms: int) -> Progress | Idle:
         match error:
             case Retryable():
