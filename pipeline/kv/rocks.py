@@ -39,6 +39,7 @@ _BLOOM_BITS: Final = 10  # about 1 % false positives
 _STALLED: Final = "Result incomplete"
 _STALL_POLL_SECONDS: Final = 0.001
 _STALL_SECONDS: Final = 60.0
+_FAILED_SECONDS: Final = 1.0
 _BACKGROUND_ERRORS: Final = "rocksdb.background-errors"
 
 
@@ -133,7 +134,7 @@ class RocksKeyValue:
 
         Left to itself it would wait inside the call, and for ever where a full disk fails every flush.
         """
-        deadline = time.monotonic() + _STALL_SECONDS
+        started = time.monotonic()
         while True:
             try:
                 database.write(_rocks_batch(batch), options)
@@ -142,7 +143,9 @@ class RocksKeyValue:
                     raise
             else:
                 return
-            if database.property_int_value(_BACKGROUND_ERRORS) or time.monotonic() > deadline:
+            # Errors are counted for ever, and this stall may be an honest one after an old error.
+            patience = _FAILED_SECONDS if database.property_int_value(_BACKGROUND_ERRORS) else _STALL_SECONDS
+            if time.monotonic() - started > patience:
                 raise Fatal(
                     f"the store {self._path} can't write: disk full or failing (its file LOG has the reason); "
                     "free space and start again"

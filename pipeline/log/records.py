@@ -72,9 +72,10 @@ def decode_page(
         value_end = len(stored) - _CRC_SIZE
         if value_end < _HEAD_SIZE or crc32(stored, crc32(store_key)) != _RESIDUE:
             raise _damaged(source, offset)
-        room -= value_end - _HEAD_SIZE
-        if room < 0 and records:
+        size = value_end - _HEAD_SIZE
+        if size > room and records:
             break
+        room -= size
         flags, key_length = head(stored)
         if flags == _HAS_VALUE and not key_length:  # the common shape
             add(new(LogRecord, (offset, None, stored[_HEAD_SIZE:value_end])))

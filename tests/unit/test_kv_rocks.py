@@ -1,3 +1,4 @@
+import random
 import shutil
 import signal
 import subprocess
@@ -180,9 +181,10 @@ def test_disk_full_stops_with_whole_batches(tmp_path: Path) -> None:
 
 def test_writes_wait_out_a_stall(tmp_path: Path) -> None:
     kv = open_rocks(tmp_path / "db", write_buffer_bytes=1 << 16)
-    for i in range(150):
-        kv.write({key(i) + bytes((part,)): bytes((i,)) * 9_000 for part in range(10)}, sync=False)
-    assert len(kv.scan(*ALL, 2000)) == 1500
+    values = [random.randbytes(100_000) for _ in range(20)]
+    for i in range(40):
+        kv.write({bytes((i, part)): value for part, value in enumerate(values)}, sync=False)
+    assert kv.scan(*ALL, 2000) == [(bytes((i, part)), values[part]) for i in range(40) for part in range(20)]
     kv.close()
 
 
