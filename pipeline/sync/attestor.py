@@ -1,6 +1,7 @@
 """An attestor: checks each proposal as its assurance says, and signs the first valid one of every round."""
 
 from collections.abc import Callable
+from functools import cache
 
 from pipeline.crypto.verifier import Verifier
 from pipeline.kv.port import KeyValue
@@ -42,7 +43,8 @@ class Attestor(RoundTask):
         self._assurance = assurance
         self._verifier = verifier
         self._config = config or SyncConfig()
-        self._store_for = store_for
+        # A store stays open while its task is fenced again.
+        self._store_for = None if store_for is None else cache(store_for)
         self._guard: SignerGuard | None = None
         self._committer: Committer | None = None
         self._signed_round = -1

@@ -75,6 +75,12 @@ class RoundTask(ABC):
         """Stop: what is not committed never happened. Idempotent."""
         self._drop()
 
+    def close(self) -> None:
+        """Stop: what is committed is on the log, the rest never happened. Idempotent."""
+        self._drop()
+        if self.state is not SyncState.HALTED:
+            self.state = SyncState.FENCED
+
     def _handle(self, error: HauptbuchError, now_ms: int) -> Progress | Idle:
         match error:
             case Retryable():

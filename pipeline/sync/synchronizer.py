@@ -5,6 +5,7 @@ proposes, waits for k of n attestors, and publishes the state roots before it pr
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 from pipeline.codec.topics import Topic
@@ -63,7 +64,8 @@ class Synchronizer(RoundTask):
         self._assurance = assurance
         self._verifier = verifier
         self._config = config or SyncConfig()
-        self._store_for = store_for
+        # A store stays open while its task is fenced again.
+        self._store_for = None if store_for is None else cache(store_for)
         self._guard: SignerGuard | None = None
         self._committer: Committer | None = None
         self._signer_writer: TransactionalWriter | None = None
