@@ -72,10 +72,6 @@ class RoundTask(ABC):
             return self._handle(error, now_ms)
 
     def close(self) -> None:
-        """Stop: what is not committed never happened. Idempotent."""
-        self._drop()
-
-    def close(self) -> None:
         """Stop: what is committed is on the log, the rest never happened. Idempotent."""
         self._drop()
         if self.state is not SyncState.HALTED:

@@ -1,8 +1,9 @@
 """The one-signer synchronizer against real shard tasks."""
 
+from sync_net import Net
+
 from pipeline.ledger.checkpoints import heads_root
 from pipeline.sync.round_task import SyncState
-from sync_net import Net
 
 
 def test_rounds_cover_all_blocks() -> None:
