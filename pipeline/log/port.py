@@ -7,6 +7,8 @@ id; opening it fences every older writer of that id. A transaction appends to an
 Nothing here blocks for long: `TransactionalWriter.begin_commit` hands a whole transaction over and
 `poll_commit` tells what became of it, so that a shard can work on its next block meanwhile.
 
+A log is safe to share between threads; a writer belongs to one. The size limit of a record counts key + value.
+
 Every adapter passes the same contract suite (`tests/contract/log_contract.py`).
 """
 
@@ -39,13 +41,17 @@ class TransactionalWriter(Protocol):
     """A fenced writer; at most one transaction at a time."""
 
     def begin_commit(self, appends: Sequence[Append]) -> None:
-        """Hand over a whole transaction, in this order within each partition.
+        """Hand over a whole transaction, in this order within each partition; it may be empty.
 
-        Raises: `TaskFenced`, `TransactionAbortable`, `Retryable`, `OutcomeUnknown`, `Fatal` (disk full).
+        Raises: `TaskFenced`, `TransactionAbortable`, `Retryable`, `OutcomeUnknown`, `Fatal` (disk full), and
+        `ConfigError` for a record over the size limit or an unknown partition: then nothing was appended.
         """
 
     def poll_commit(self) -> Committed | None:
-        """None while the commit is on its way. Raises as `begin_commit`."""
+        """None while the commit is on its way; then the answer, once. Raises as `begin_commit`.
+
+        A writer that was fenced meanwhile raises `TaskFenced`, also where its transaction made it.
+        """
 
     def close(self) -> None:
         """Give the writer up; an open transaction is aborted or left to the next fence. Idempotent."""
@@ -64,6 +70,9 @@ class EventLog(Protocol):
     def read(self, source: TopicPartition, start: int, max_records: int, max_bytes: int) -> list[LogRecord]:
         """Committed records with offset >= `start`, in order; at least one if there is one, else [].
 
+        `max_bytes` bounds the sum of their keys and values, except that the first record always fits. Fewer
+        than would fit may come; only [] says that there is nothing more by now.
+
         Does not wait. Raises `ConfigError` for an unknown partition, `TaskDiverged` where `start` was truncated
         away or lies beyond the end, `Fatal` where stored bytes are damaged.
         """
@@ -72,13 +81,16 @@ class EventLog(Protocol):
         """The offset after the last one that a committed or open transaction has taken."""
 
     def append(self, appends: Sequence[Append]) -> list[int]:
-        """Append outside a transaction, as a producer does; all or nothing per call here. Returns the offsets."""
+        """Append outside a transaction, as a producer does; all or nothing per call here. Returns the offsets.
+
+        Raises `ConfigError` for a record over the size limit or an unknown partition, with nothing appended.
+        """
 
     def writer(self, writer_id: str) -> TransactionalWriter:
         """Open the writer and fence all older ones of this id. Its own committed data is then complete."""
 
     def wait(self, timeout_ms: int) -> None:
-        """Sleep until something may have been appended, at most `timeout_ms`."""
+        """Sleep until something may have been appended since this thread's last `wait`, at most `timeout_ms`."""
 
     def close(self) -> None:
         """Release everything. Idempotent."""
