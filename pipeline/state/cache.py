@@ -1,0 +1,90 @@
+"""Two bounded caches of committed state: slot trees, and single values."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from pipeline.codec.types import Slot, StateKey
+from pipeline.tree.slot_tree import SlotTree
+
+MISSING: Final = object()
+# A dict entry with its key and a small value takes about this much; only larger values are counted themselves.
+_BYTES_AN_ENTRY: Final = 320
+_SMALL_VALUE: Final = 96
+
+
+class TreeCache:
+    """Slot trees, the least recently used dropped once their estimated sizes pass `limit` bytes."""
+
+    __slots__ = ("_limit", "_trees", "memory_bytes")
+
+    def __init__(self, limit: int) -> None:
+        """Empty."""
+        self._limit = limit
+        self._trees: dict[Slot, SlotTree] = {}  # in the order of use
+        self.memory_bytes = 0
+
+    def get(self, slot: Slot) -> SlotTree | None:
+        """The tree, marked as used; None if it is not here."""
+        tree = self._trees.pop(slot, None)
+        if tree is not None:
+            self._trees[slot] = tree
+        return tree
+
+    def put(self, slot: Slot, tree: SlotTree) -> None:
+        """Keep a tree instead of the slot's older one."""
+        old = self._trees.pop(slot, None)
+        if old is not None:
+            self.memory_bytes -= old.memory_bytes
+        self._trees[slot] = tree
+        self.memory_bytes += tree.memory_bytes
+        while self.memory_bytes > self._limit:
+            oldest = next(iter(self._trees))
+            self.memory_bytes -= self._trees.pop(oldest).memory_bytes
+
+    def clear(self) -> None:
+        """Drop all."""
+        self._trees.clear()
+        self.memory_bytes = 0
+
+
+class ValueCache:
+    """Values by state key, None for an absent key, within about `limit` bytes.
+
+    Two generations instead of an order of use: a hit in the old one moves up, and a full young one becomes the
+    old one. So a hit is one or two dict lookups.
+    """
+
+    __slots__ = ("_half", "_large", "_old", "_old_bytes", "_young")
+
+    def __init__(self, limit: int) -> None:
+        """Empty."""
+        self._half = limit // 2
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._young: dict[StateKey, bytes | None] = {}
+        self._old: dict[StateKey, bytes | None] = {}
+        self._large = self._old_bytes = 0
+
+    def get(self, key: StateKey) -> object:
+        """The value or None; `MISSING` if unknown."""
+        value = self._young.get(key, MISSING)
+        if value is MISSING and key in self._old:
+            value = self._old[key]
+            self.update({key: self._old[key]})
+        return value
+
+    def update(self, values: Mapping[StateKey, bytes | None]) -> None:
+        """Learn values."""
+        self._young.update(values)
+        self._large += sum([len(value) for value in values.values() if value and len(value) > _SMALL_VALUE])
+        young_bytes = len(self._young) * _BYTES_AN_ENTRY + self._large
+        if young_bytes > self._half:
+            self._old, self._old_bytes = self._young, young_bytes
+            self._young, self._large = {}, 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes held, roughly."""
+        return len(self._young) * _BYTES_AN_ENTRY + self._large + self._old_bytes
