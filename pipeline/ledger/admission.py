@@ -111,18 +111,30 @@ def prefetch(
 
     Only a guess: the engine picks the key in its turn and asks again, so this changes no result.
     """
-    batch = [item for item in transactions if item.within_limits and item.body.chain_id == chain.chain_id]
+    owner_of = chain.shard_map.owner_of
+    # Only what this shard holds: anyone can publish a transaction of another shard's account here.
+    batch = [
+        item
+        for item in transactions
+        if item.within_limits and item.body.chain_id == chain.chain_id and owner_of(item.body.sender) == shard
+    ]
     overlay.load([account_key(item.body.sender) for item in batch])
     jobs: list[VerifyJob] = []
     keys: list[StateKey] = []
+    offered: dict[bytes, bytes] = {}
     for item in batch:
         body = item.body
         raw = overlay.get(account_key(body.sender))
         if raw is None or body.nonce < (account := Account.from_bytes(raw)).nonce:
             continue
         key = item.signed.public_key
-        if key is None and account.suite:
+        if key is not None:
+            offered[body.sender] = key
+        elif account.suite:
             key = overlay.get(public_key_key(body.sender))
+        else:
+            # An earlier transaction of this batch may record the key that this one relies on.
+            key = offered.get(body.sender)
         if key is not None and verifier.accepts_key(item.signed.suite, key):
             jobs.append(_job(item.signed, key))
         for operation, entries in zip(body.operations, item.placed, strict=True):

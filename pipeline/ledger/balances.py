@@ -1,6 +1,7 @@
 """Balances in an overlay: the one place where amounts are added and taken."""
 
 from pipeline.codec.types import Address, AssetId
+from pipeline.errors import TaskDiverged
 from pipeline.ledger.leaves import Account, Balance, account_key, balance_key
 from pipeline.ledger.overlay import Overlay
 
@@ -8,7 +9,10 @@ _NEW_ACCOUNT = Account().to_bytes()
 
 
 def credit(overlay: Overlay, to: bytes, asset: AssetId, amount: int, *, even_if_frozen: bool = False) -> bool:
-    """Add to a balance; the first credit of any asset creates the account. False where it is frozen."""
+    """Add to a balance; the first credit of any asset creates the account. False where it is frozen.
+
+    Raises `TaskDiverged` where the sum has more than 128 bits.
+    """
     key = balance_key(to, asset)
     raw = overlay.get(key)
     if raw is None:
@@ -19,8 +23,11 @@ def credit(overlay: Overlay, to: bytes, asset: AssetId, amount: int, *, even_if_
         return True
     if raw[16] and not even_if_frozen:
         return False
-    # Issued amounts never exceed 2^128 - 1 over an asset's life, so the sum fits.
-    overlay.set(key, (int.from_bytes(raw[:16], "big") + amount).to_bytes(16, "big") + raw[16:])
+    try:
+        overlay.set(key, (int.from_bytes(raw[:16], "big") + amount).to_bytes(16, "big") + raw[16:])
+    except OverflowError:
+        # Issued amounts never exceed 2^128 - 1 over an asset's life: only a forged bundle gets here.
+        raise TaskDiverged(f"a credit of {amount} exceeds what was ever issued; audit the source shard") from None
     return True
 
 

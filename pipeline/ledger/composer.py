@@ -25,11 +25,10 @@ class Waiting(NamedTuple):
 
 
 class Composition(NamedTuple):
-    """A block's inputs, how many waiting records of each topic they take, and whether some had to stay behind."""
+    """A block's inputs, and how many waiting records of each topic they take."""
 
     inputs: BlockInputs
     taken: tuple[int, int, int]
-    is_full: bool
 
 
 def compose(chain: Chain, cursor: ShardCursor, waiting: Waiting, reader: TransactionReader) -> Composition:
@@ -54,8 +53,7 @@ def compose(chain: Chain, cursor: ShardCursor, waiting: Waiting, reader: Transac
         InputBatch(records[count - 1].offset + 1 if count else position, tuple(records[:count]))
         for records, count, position in zip(waiting, taken, cursor.positions, strict=True)
     ]
-    is_full = any(count < len(records) for records, count in zip(waiting, taken, strict=True))
-    return Composition(BlockInputs(*batches), taken, is_full)
+    return Composition(BlockInputs(*batches), taken)
 
 
 def _take_relay(chain: Chain, cursor: ShardCursor, records: Sequence[LogRecord], limit: int) -> tuple[int, int]:

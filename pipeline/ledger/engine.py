@@ -144,7 +144,7 @@ class _BlockRun:
                 self._genesis(record)
             else:
                 self._governance(record)
-        if self._height == 0 and self._cursor.positions[0] == 0 and not batch.records:
+        if self._height == 0 and (not batch.records or batch.records[0].offset):
             raise TaskDiverged(f"shard {self._shard}: block 0 does not begin with genesis")
         if self._shard >= self._control.active_shards:
             raise TaskDiverged(f"shard {self._shard}: block {self._height} precedes the shard's creation")
@@ -185,24 +185,30 @@ class _BlockRun:
             if isinstance(read, DeadLetterReason):
                 self._bury(Topic.RELAY, record, read)
                 continue
-            peer = read.bundle.source
-            try:
-                is_next = follows(self._chain, self._shard, self._last_from(peer), read)
-            except TaskDiverged:
-                if not self._control.is_quarantined(source, record):
-                    raise
-                self._bury(Topic.RELAY, record, DeadLetterReason.QUARANTINED)
-                continue
-            if is_next:
-                self._bundle(record, read)
+            if self._control.is_quarantined(source, record):
+                self._quarantined_bundle(record, read)
             else:
-                self._count("repeats")
+                self._bundle(record, read)
+
+    def _quarantined_bundle(self, record: LogRecord, read: ReadBundle) -> None:
+        """Set a bundle aside, but only where it would halt the shard: operators must not be able to lose money."""
+        self._overlay.begin()
+        try:
+            self._bundle(record, read)
+        except TaskDiverged:
+            self._overlay.undo()
+            self._bury(Topic.RELAY, record, DeadLetterReason.QUARANTINED)
+        else:
+            self._overlay.keep()
 
     def _last_from(self, peer: int) -> ChannelHead | None:
         return self._channels_in.get(peer) or self._cursor.channels_in.get(peer)
 
     def _bundle(self, record: LogRecord, read: ReadBundle) -> None:
         bundle = read.bundle
+        if not follows(self._chain, self._shard, self._last_from(bundle.source), read):
+            self._count("repeats")
+            return
         if bundle.control_sequence > self._control.sequence:
             raise TaskDiverged(
                 f"shard {self._shard}: a bundle under control record {bundle.control_sequence} "

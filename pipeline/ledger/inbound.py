@@ -89,20 +89,29 @@ class EffectRun:
         self._entry_gas = inbound_entry_gas(chain)
 
     def bundle(self, groups: tuple[RelayGroup, ...], owner: int) -> tuple[BundleFailure, ...]:
-        """Apply all effects; refused credits go back as refunds under receipt `owner`."""
+        """Apply all effects; refused credits go back as refunds under receipt `owner`.
+
+        Raises `TaskDiverged` for what no shard sent; then nothing but the overlay has changed.
+        """
         failures: list[BundleFailure] = []
+        gas: dict[int, int] = {}
+        refunds: list[tuple[RelayGroup, list[bytes]]] = []
         for index, group in enumerate(groups):
             refused: list[bytes] = []
             for entry, to, raw_amount in RELAY_ENTRY.iter_unpack(group.entries):
                 slot = slot_of_id(to)
-                self._slot_gas[slot] = self._slot_gas.get(slot, 0) + self._entry_gas
+                gas[slot] = gas.get(slot, 0) + self._entry_gas
                 code = self._effect(group, to, int.from_bytes(raw_amount, "big"))
                 if code is not Code.OK:
                     failures.append(BundleFailure(index, entry, code))
                     if group.kind == EffectKind.CREDIT:
                         refused.append(RELAY_ENTRY.pack(entry, group.sender, raw_amount))
             if refused:
-                self._refund(group, refused, owner)
+                refunds.append((group, refused))
+        for group, refused in refunds:
+            self._refund(group, refused, owner)
+        for slot, spent in gas.items():
+            self._slot_gas[slot] = self._slot_gas.get(slot, 0) + spent
         return tuple(failures)
 
     def _effect(self, group: RelayGroup, to: bytes, amount: int) -> Code:

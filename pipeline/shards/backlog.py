@@ -48,6 +48,11 @@ class Backlog:
         """How many records wait."""
         return sum(len(queue) for queue in self._records)
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the keys and values that wait."""
+        return sum(self._bytes)
+
     def take(self, taken: tuple[int, int, int], now_ms: int) -> None:
         """Remove what a block consumes."""
         for index, count in enumerate(taken):

@@ -95,23 +95,31 @@ class Leader:
 
     def _execute_next(self, now_ms: int) -> ExecutedBlock | None:
         cursor, backlog = self._cursor, self.backlog
-        composition = compose(self._chain, cursor, backlog.waiting, self._reader)
-        since = backlog.waiting_since_ms
-        if any(composition.taken):
-            lingered = since is not None and now_ms >= since + self._linger_ms
-            if not (composition.is_full or lingered or cursor.height < 0):
+        taken, inputs = (0, 0, 0), None
+        if self._is_due(now_ms):
+            composition = compose(self._chain, cursor, backlog.waiting, self._reader)
+            taken, inputs = composition.taken, composition.inputs
+        if not any(taken):
+            if cursor.height < 0 or now_ms < cursor.timestamp_ms + self._chain.genesis.heartbeat_ms:
                 return None
-            inputs = composition.inputs
-        elif cursor.height >= 0 and now_ms >= cursor.timestamp_ms + self._chain.genesis.heartbeat_ms:
             inputs = BlockInputs(*[InputBatch(position) for position in cursor.positions])
-        else:
-            return None
-        block = execute(self._chain, cursor, self._view, inputs, self._block_time(now_ms), self._verifier, self._reader)
-        backlog.take(composition.taken, now_ms)
+        assert inputs is not None, "composed or a heartbeat"
+        block_time_ms = self._block_time(now_ms)
+        block = execute(self._chain, cursor, self._view, inputs, block_time_ms, self._verifier, self._reader)
+        backlog.take(taken, now_ms)
         self._reader.forget(inputs.transactions.next)
         self._cursor = block.cursor
         self._view = self._store.stacked(block.prepared)
         return block
+
+    def _is_due(self, now_ms: int) -> bool:
+        """Whether the waiting input has lingered, or surely fills a block. Less than that is not worth composing."""
+        since, limits = self.backlog.waiting_since_ms, self._chain.genesis.limits
+        if since is None:
+            return False
+        if now_ms >= since + self._linger_ms or self.backlog.record_count >= limits.block_records:
+            return True
+        return self.backlog.size_bytes >= limits.block_bytes
 
     def _block_time(self, now_ms: int) -> int:
         last_ms, step_ms = self._cursor.timestamp_ms, self._chain.genesis.max_clock_step_ms
