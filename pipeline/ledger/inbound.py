@@ -95,7 +95,8 @@ class EffectRun:
         """
         failures: list[BundleFailure] = []
         gas: dict[int, int] = {}
-        refunds: list[tuple[RelayGroup, list[bytes]]] = []
+        refunds: list[tuple[ShardId, RelayGroup, list[bytes]]] = []
+        owner_of = self._chain.shard_map.owner_of
         for index, group in enumerate(groups):
             refused: list[bytes] = []
             for entry, to, raw_amount in RELAY_ENTRY.iter_unpack(group.entries):
@@ -107,11 +108,16 @@ class EffectRun:
                     if group.kind == EffectKind.CREDIT:
                         refused.append(RELAY_ENTRY.pack(entry, group.sender, raw_amount))
             if refused:
-                refunds.append((group, refused))
-        for group, refused in refunds:
-            self._refund(group, refused, owner)
-        for slot, spent in gas.items():
-            self._slot_gas[slot] = self._slot_gas.get(slot, 0) + spent
+                home = owner_of(group.sender)
+                if home == self._shard:
+                    self._refund_here(group, refused)
+                else:
+                    refunds.append((home, group, refused))
+        for home, group, refused in refunds:
+            fields = (group.tx_id, group.sender, group.asset, EffectKind.REFUND, group.reference)
+            self._outbox.add(home, owner, *fields, refused)
+        for touched, spent in gas.items():
+            self._slot_gas[touched] = self._slot_gas.get(touched, 0) + spent
         return tuple(failures)
 
     def _effect(self, group: RelayGroup, to: bytes, amount: int) -> Code:
@@ -127,12 +133,7 @@ class EffectRun:
                 set_frozen(self._overlay, to, group.asset, frozen=kind is EffectKind.FREEZE)
                 return Code.OK
 
-    def _refund(self, group: RelayGroup, refused: list[bytes], owner: int) -> None:
-        home = self._chain.shard_map.owner_of(group.sender)
-        if home != self._shard:
-            fields = (group.tx_id, group.sender, group.asset, EffectKind.REFUND, group.reference)
-            self._outbox.add(home, owner, *fields, refused)
-            return
+    def _refund_here(self, group: RelayGroup, refused: list[bytes]) -> None:
         for entry in refused:
             _, to, raw_amount = RELAY_ENTRY.unpack(entry)
             credit(self._overlay, to, group.asset, int.from_bytes(raw_amount, "big"), even_if_frozen=True)
