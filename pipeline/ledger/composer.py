@@ -7,7 +7,7 @@ fit opens the next block. Gas counted here is the declared gas of all decodable 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pipeline.codec.topics import LogRecord
+from pipeline.codec.topics import LogRecord, Topic
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.codes import DeadLetterReason
 from pipeline.ledger.cursor import ShardCursor
@@ -57,14 +57,19 @@ def compose(chain: Chain, cursor: ShardCursor, waiting: Waiting, reader: Transac
 
 
 def _take_relay(chain: Chain, cursor: ShardCursor, records: Sequence[LogRecord], limit: int) -> tuple[int, int]:
-    """How many bundles fit `limit` gas, and theirs. A bundle waits for the control records that its source had seen."""
+    """How many bundles fit `limit` gas, and theirs.
+
+    A bundle waits for the control records that its source had seen, unless operators set it aside.
+    """
     entry_gas, gas = inbound_entry_gas(chain), 0
+    source = cursor.source(Topic.RELAY)
     for index, record in enumerate(records):
         read = read_bundle(chain, cursor.shard, record)
         if isinstance(read, DeadLetterReason):
             continue
         cost = read.effects * entry_gas
-        if (index and gas + cost > limit) or read.bundle.control_sequence > cursor.control.sequence:
+        ahead = read.bundle.control_sequence > cursor.control.sequence
+        if (index and gas + cost > limit) or (ahead and not cursor.control.is_quarantined(source, record)):
             return index, gas
         gas += cost
     return len(records), gas
