@@ -1,0 +1,114 @@
+"""What can be said about a transaction before it is published, and whether a receipt fits it afterwards.
+
+No rule of its own: form and limits are `prepare_transaction`'s, key, nonce and signature are `stage_two`'s, asked
+about the committed state. The engine asks again in its turn, and only its receipt counts.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from pipeline.codec.topics import LogRecord
+from pipeline.codec.types import ShardId, TxId
+from pipeline.crypto.verifier import Verifier
+from pipeline.errors import (
+    Fatal,
+    InvalidTransaction,
+    InvalidTransactionResult,
+    SecurityValidationFailed,
+    ShardingLimitsExceeded,
+    StateManagementFailed,
+    TransactionDoesNotBelongToShard,
+)
+from pipeline.ledger.admission import stage_two
+from pipeline.ledger.chain import Chain
+from pipeline.ledger.codes import Code, DeadLetterReason
+from pipeline.ledger.overlay import Overlay, StateView
+from pipeline.ledger.prepared import PreparedTransaction, prepare_transaction
+from pipeline.ledger.receipts import TransactionReceipt
+from pipeline.ledger.transactions import SignedTransaction
+
+_REFUSED: Final = {
+    Code.KEY_REQUIRED: "its sender has no recorded key; sign it with the public key attached",
+    Code.BAD_KEY: "its key is not the sender's; sign it with the key that the account records",
+    Code.DUPLICATE_NONCE: "its nonce was used; look up what became of it, or sign it with the next one",
+    Code.BAD_SIGNATURE: "its signature does not hold; sign it again",
+}
+"""What no transaction still under way can mend; a gap or an unknown sender may be filled before its turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A well-formed transaction: its framed record, the shard of its sender, and what reading it gave."""
+
+    tx_id: TxId
+    shard: ShardId
+    record: bytes
+    prepared: PreparedTransaction
+
+
+def check_form(chain: Chain, transaction: SignedTransaction) -> Submission:
+    """Chain, form and static limits. Raises `InvalidTransaction`, `ShardingLimitsExceeded`."""
+    try:
+        record = transaction.to_record()
+    except ValueError as error:
+        raise InvalidTransaction(f"the transaction can't be encoded: {error}") from None
+    # Gas depends on the shard that reads, so the sender must be known first; any shard can decode.
+    read = prepare_transaction(chain, ShardId(0), LogRecord(0, None, record))
+    match read:
+        case DeadLetterReason.TOO_LARGE:
+            limit = chain.genesis.limits.record_bytes
+            raise ShardingLimitsExceeded(f"the transaction has {len(record)} bytes, over {limit}: split it")
+        case DeadLetterReason():
+            raise InvalidTransaction("the transaction's body can't be read; build and sign it again")
+    body, name = read.body, f"transaction {read.tx_id.hex()[:16]}"
+    if body.chain_id != chain.chain_id or body.protocol != chain.genesis.protocol:
+        raise InvalidTransaction(f"{name} is of another chain or protocol; build it for {chain.chain_id.hex()[:16]}")
+    shard = chain.shard_map.owner_of(body.sender)
+    if shard != 0:
+        again = prepare_transaction(chain, shard, LogRecord(0, None, record))
+        assert isinstance(again, PreparedTransaction), "decodable for one shard and not for another"
+        read = again
+    if not read.within_limits:
+        raise ShardingLimitsExceeded(
+            f"{name} exceeds a static limit of genesis (entries, amounts, sizes, gas price or gas): change or split it"
+        )
+    return Submission(read.tx_id, shard, record, read)
+
+
+def check_shard(submission: Submission, shard: ShardId) -> None:
+    """Raises `TransactionDoesNotBelongToShard` unless the sender's slot is this shard's."""
+    if submission.shard != shard:
+        raise TransactionDoesNotBelongToShard(
+            f"transaction {submission.tx_id.hex()[:16]} belongs to shard {submission.shard}, not {shard}; send it there"
+        )
+
+
+def check_security(chain: Chain, view: StateView, verifier: Verifier, submission: Submission) -> None:
+    """Key, nonce and signature against the committed state.
+
+    Raises `SecurityValidationFailed` for what can't succeed any more, `StateManagementFailed` for an unreadable store.
+    """
+    try:
+        code = stage_two(chain, submission.shard, Overlay(view), verifier, submission.prepared)
+    except Fatal as error:
+        raise StateManagementFailed(f"the state of shard {submission.shard} can't be read: {error}") from error
+    if code in _REFUSED:
+        raise SecurityValidationFailed(f"transaction {submission.tx_id.hex()[:16]}: {_REFUSED[code]}")
+
+
+def check_result(submission: Submission, offset: int, receipt: TransactionReceipt) -> None:
+    """Whether a receipt can be this transaction's at this offset. Raises `InvalidTransactionResult`."""
+    body = submission.prepared.body
+    stated = (receipt.partition, receipt.offset, receipt.tx_id, receipt.sender, receipt.nonce)
+    if stated != (submission.shard, offset, submission.tx_id, body.sender, body.nonce):
+        complaint = "names another record, sender or nonce"
+    elif not receipt.nonce_consumed and (receipt.gas_used or receipt.fee or receipt.channels):
+        complaint = "charges or sends without the nonce"
+    elif receipt.gas_used > submission.prepared.gas or receipt.fee > submission.prepared.gas * body.gas_price:
+        complaint = "charges more than the transaction costs"
+    else:
+        return
+    raise InvalidTransactionResult(
+        f"the receipt of transaction {submission.tx_id.hex()[:16]} at offset {offset} {complaint}; audit "
+        f"shard {submission.shard}"
+    )

@@ -1,0 +1,205 @@
+"""What is under way between shards: per channel, sent and not yet executed, from committed blocks and bundles.
+
+The newest header's time is the only clock. Blocks and bundles are read apart, so a report may miss what was committed
+while it was being made; it never counts a bundle that no committed block sent.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from pipeline.codec.topics import Topic
+from pipeline.codec.types import AssetId, ShardId
+from pipeline.errors import CrossShardCommunicationFailed, TaskDiverged
+from pipeline.ledger.blocks import BlockHeader
+from pipeline.ledger.chain import Chain
+from pipeline.ledger.codes import DeadLetterReason
+from pipeline.ledger.cursor import ShardCursor
+from pipeline.ledger.inbound import ReadBundle, read_bundle
+from pipeline.ledger.packing import RELAY_ENTRY
+from pipeline.log.port import EventLog
+from pipeline.shards.block_reader import BlockReader
+from pipeline.shards.recovery import find_block
+
+_PAGE: Final = 256
+_PAGE_BYTES: Final = 16 << 20
+
+
+class ChannelName(NamedTuple):
+    """A relay channel."""
+
+    source: ShardId
+    destination: ShardId
+
+
+class ChannelTraffic(NamedTuple):
+    """One channel. `sent` and `executed` are sequences; `age_ms` is that of the oldest bundle in flight, 0 if none.
+
+    `bytes_read`: of the distinct bundles read so far; `bytes_in_flight`: of those under way.
+    """
+
+    channel: ChannelName
+    sent: int
+    executed: int
+    age_ms: int
+    bytes_read: int
+    bytes_in_flight: int
+
+    @property
+    def in_flight(self) -> int:
+        """Bundles sent and not executed."""
+        return self.sent - self.executed
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficReport:
+    """All channels ever used, ascending, as of the newest header's time; value under way by asset, in minor units."""
+
+    at_ms: int
+    channels: tuple[ChannelTraffic, ...]
+    value: Mapping[AssetId, int]
+
+    @property
+    def in_flight(self) -> int:
+        """Bundles sent and not executed, over all channels."""
+        return sum(channel.in_flight for channel in self.channels)
+
+
+class _Underway(NamedTuple):
+    """A bundle read from relay: its bytes, and what it carries."""
+
+    size: int
+    value: tuple[tuple[AssetId, int], ...]
+
+
+@dataclass(slots=True)
+class _Channel:
+    """`sent_ms[sequence]`: when its source's block was, of what is not executed; `bundles`: likewise, as read."""
+
+    sent: int = 0
+    executed: int = 0
+    read: int = 0
+    bytes_read: int = 0
+    sent_ms: dict[int, int] = field(default_factory=dict)
+    bundles: dict[int, _Underway] = field(default_factory=dict)
+
+    def send(self, sequence: int, timestamp_ms: int) -> None:
+        self.sent = max(self.sent, sequence)
+        if sequence > self.executed:
+            self.sent_ms[sequence] = timestamp_ms
+
+    def execute(self, sequence: int) -> None:
+        self.executed = max(self.executed, sequence)
+        self.read = max(self.read, sequence)
+        for ascending in (self.sent_ms, self.bundles):
+            while ascending and (first := next(iter(ascending))) <= sequence:
+                del ascending[first]
+
+    def carry(self, sequence: int, bundle: _Underway) -> None:
+        # Not the next one: a recovered leader's repeat, or a forgery that no shard executes.
+        if sequence != self.read + 1:
+            return
+        self.read = sequence
+        self.bytes_read += bundle.size
+        self.bundles[sequence] = bundle
+
+    def underway(self) -> list[_Underway]:
+        return [bundle for sequence, bundle in self.bundles.items() if sequence <= self.sent]
+
+
+class CommunicationMonitor:
+    """Follows `blocks` and `relay` of the watched shards; each call reads on where the last one ended."""
+
+    def __init__(self, chain: Chain, log: EventLog) -> None:
+        """Watches nothing yet."""
+        self._chain = chain
+        self._log = log
+        self._now_ms = 0
+        self._channels: defaultdict[ChannelName, _Channel] = defaultdict(_Channel)
+        self._blocks: dict[ShardId, BlockReader] = {}
+        self._relay: dict[ShardId, int] = {}
+
+    def watch(self, cursor: ShardCursor) -> None:
+        """Follow a shard from `cursor` on; what it left under way counts from its time. Nothing to do where watched.
+
+        Raises `CrossShardCommunicationFailed` where the log does not hold the cursor's block.
+        """
+        shard = cursor.shard
+        if shard in self._blocks:
+            return
+        try:
+            offset = find_block(self._log, shard, cursor.height) if cursor.height >= 0 else 0
+        except TaskDiverged as error:
+            raise CrossShardCommunicationFailed(f"shard {shard} can't be monitored: {error}") from error
+        self._blocks[shard] = BlockReader(self._log, shard, cursor.height + 1, cursor.block_hash, start_offset=offset)
+        self._relay[shard] = cursor.positions[1]
+        self._now_ms = max(self._now_ms, cursor.timestamp_ms)
+        for head in cursor.channels_in.values():
+            self._channels[ChannelName(ShardId(head.peer), shard)].execute(head.sequence)
+        for head in cursor.channels_out.values():
+            self._channels[ChannelName(shard, ShardId(head.peer))].send(head.sequence, cursor.timestamp_ms)
+
+    def report(self) -> TrafficReport:
+        """Read on, and report.
+
+        Raises `CrossShardCommunicationFailed`, naming shard, height and offset, where blocks contradict each other.
+        """
+        for shard in self._blocks:
+            self._read_blocks(shard)
+            self._read_relay(shard)
+        value: defaultdict[AssetId, int] = defaultdict(int)
+        channels: list[ChannelTraffic] = []
+        for name in sorted(self._channels):
+            channel = self._channels[name]
+            underway = channel.underway()
+            for bundle in underway:
+                for asset, amount in bundle.value:
+                    value[asset] += amount
+            oldest_ms = min(channel.sent_ms.values(), default=self._now_ms)
+            channels.append(
+                ChannelTraffic(
+                    name,
+                    # A destination's block may have been read before its source's.
+                    max(channel.sent, channel.executed),
+                    channel.executed,
+                    self._now_ms - oldest_ms,
+                    channel.bytes_read,
+                    sum(bundle.size for bundle in underway),
+                )
+            )
+        return TrafficReport(self._now_ms, tuple(channels), dict(value))
+
+    def _read_blocks(self, shard: ShardId) -> None:
+        try:
+            while blocks := self._blocks[shard].read(_PAGE):
+                for block in blocks:
+                    self._block(block.header)
+        except TaskDiverged as error:
+            raise CrossShardCommunicationFailed(f"traffic can't be followed: {error}") from error
+
+    def _block(self, header: BlockHeader) -> None:
+        self._now_ms = max(self._now_ms, header.timestamp_ms)
+        for head in header.channels_out:
+            self._channels[ChannelName(header.shard, ShardId(head.peer))].send(head.sequence, header.timestamp_ms)
+        for head in header.channels_in:
+            self._channels[ChannelName(ShardId(head.peer), header.shard)].execute(head.sequence)
+
+    def _read_relay(self, shard: ShardId) -> None:
+        source = ShardCursor.start(self._chain, shard).source(Topic.RELAY)
+        while records := self._log.read(source, self._relay[shard], _PAGE, _PAGE_BYTES):
+            for record in records:
+                read = read_bundle(self._chain, shard, record)
+                if not isinstance(read, DeadLetterReason):
+                    assert record.value is not None, "decoded"
+                    name = ChannelName(read.bundle.source, shard)
+                    self._channels[name].carry(read.bundle.sequence, _Underway(len(record.value), _value(read)))
+            self._relay[shard] = records[-1].offset + 1
+
+
+def _value(read: ReadBundle) -> tuple[tuple[AssetId, int], ...]:
+    totals: defaultdict[AssetId, int] = defaultdict(int)
+    for group in read.groups:
+        for _, _, amount in RELAY_ENTRY.iter_unpack(group.entries):
+            totals[group.asset] += int.from_bytes(amount, "big")
+    return tuple([(asset, amount) for asset, amount in totals.items() if amount])
