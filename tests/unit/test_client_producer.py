@@ -1,0 +1,187 @@
+"""Producer and receipts over real shards."""
+
+import time
+
+import pytest
+from sync_net import Net, address_of_key, key_of
+
+from pipeline.client.producer import Sender, TransactionProducer
+from pipeline.client.receipts import ReceiptWatcher
+from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.crypto import contexts
+from pipeline.errors import InvalidTransaction, InvalidTransactionResult
+from pipeline.kv.memory import MemoryKeyValue
+from pipeline.ledger.codes import Code
+from pipeline.ledger.leaves import Account, account_key
+from pipeline.ledger.packing import pack_transfers
+from pipeline.ledger.receipts import TransactionReceipt, chunk_receipts, encode_receipt
+from pipeline.ledger.transactions import CreateAsset, Freeze, Mint, SignedTransaction, TransactionBody, Transfer
+from pipeline.log.embedded import EmbeddedLog
+from pipeline.log.port import Append
+
+
+def make(net: Net) -> tuple[TransactionProducer, ReceiptWatcher]:
+    watcher = ReceiptWatcher(net.log, net.chain.chain_id, range(net.chain.genesis.partitions))
+    return TransactionProducer(net.log, net.chain, watcher, threads=1), watcher
+
+
+def names_on(net: Net, shard: int, count: int) -> list[str]:
+    names = (f"account-{number}" for number in range(1000))
+    found = [name for name in names if net.chain.shard_map.owner_of(address_of_key(key_of(name))) == shard]
+    return found[:count]
+
+
+def fund(net: Net, producer: TransactionProducer, names: list[str]) -> Sender:
+    treasury = Sender(key_of("treasury"))
+    entries = pack_transfers([(address_of_key(key_of(name)), 1000) for name in names])
+    future = producer.send(treasury, CreateAsset(b"UNIT"), Mint(net.asset, entries))
+    net.run()
+    assert producer.all_settled([future])
+    assert future.result().code is Code.OK
+    return treasury
+
+
+def test_futures_resolve_and_settle_across_shards() -> None:
+    net = Net(shards=2)
+    producer, watcher = make(net)
+    here, there = names_on(net, 0, 1)[0], names_on(net, 1, 1)[0]
+    fund(net, producer, [here, there])
+    sender = Sender(key_of(here))
+    pay = Transfer(net.asset, pack_transfers([(address_of_key(key_of(there)), 5)]))
+    futures = producer.publish(producer.sign([producer.build(sender, [pay]) for _ in range(3)]))
+    assert not producer.all_settled(futures)
+    assert futures[0].result() is None
+    net.run(tasks=net.tasks[:1])
+    watcher.poll()
+    receipt = futures[0].result()
+    assert receipt is not None
+    assert receipt.code is Code.OK
+    (use,) = receipt.channels
+    assert use.destination == 1
+    assert not futures[0].is_settled()
+    assert watcher.unsettled(receipt) == [(0, use)]
+    net.run()
+    assert producer.all_settled(futures)
+    assert [future.result().nonce for future in futures] == [0, 1, 2]
+    assert watcher.receipt(0, 10**6) is None
+
+
+def test_key_goes_out_once() -> None:
+    net = Net(shards=1)
+    producer, _ = make(net)
+    fund(net, producer, ["alice"])
+    sender = Sender(key_of("alice"))
+    pay = Transfer(net.asset, pack_transfers([(bytes(32), 5)]))
+    producer.publish(producer.sign([producer.build(sender, [pay]) for _ in range(2)]))
+    keys = [SignedTransaction.from_record(record.value).public_key for record in net.read(Topic.TRANSACTIONS)]
+    assert keys[1:] == [key_of("alice").public_key, None]
+    known = Sender(key_of("alice"), Account(7, 0xFF, bytes(32)))
+    assert (known.next_nonce, known.sends_key) == (7, False)
+
+
+def test_resent_bytes_are_one_transaction() -> None:
+    net = Net(shards=1)
+    producer, watcher = make(net)
+    fund(net, producer, ["alice"])
+    pay = Transfer(net.asset, pack_transfers([(bytes(32), 5)]))
+    signed = producer.sign([producer.build(Sender(key_of("alice")), [pay])])
+    first, again = producer.publish(signed)[0], producer.publish(signed)[0]
+    net.run()
+    watcher.poll()
+    assert first.offset != again.offset
+    assert again.receipt().code is Code.DUPLICATE_NONCE
+    assert again.result() == first.result() == first.receipt()
+    assert [attempt.nonce_consumed for attempt in watcher.attempts(first.tx_id)] == [True, False]
+
+
+def test_refunds_belong_to_settlement() -> None:
+    net = Net(shards=2)
+    producer, watcher = make(net)
+    here, there = names_on(net, 0, 1)[0], names_on(net, 1, 1)[0]
+    treasury = fund(net, producer, [here, there])
+    producer.send(treasury, Freeze(net.asset, address_of_key(key_of(there)), True))
+    net.run()
+    pay = Transfer(net.asset, pack_transfers([(address_of_key(key_of(there)), 5)]))
+    future = producer.send(Sender(key_of(here)), pay)
+    net.run(tasks=net.tasks[:1])
+    net.run(tasks=net.tasks[1:])
+    watcher.poll()
+    receipt = future.result()
+    refused = watcher.bundle(0, 1, receipt.channels[0].sequence)
+    assert [failure.code for failure in refused.failures] == [Code.FROZEN]
+    assert watcher.unsettled(receipt) == [(1, refused.channels[0])]
+    net.run()
+    watcher.poll()
+    assert future.is_settled()
+
+
+def test_a_transaction_out_of_range_is_refused() -> None:
+    net = Net(shards=1)
+    producer, _ = make(net)
+    sender = Sender(key_of("alice"))
+    with pytest.raises(InvalidTransaction, match="can't be encoded"):
+        producer.build(sender, [], gas_price=-1)
+    assert sender.next_nonce == 0
+    big = Transfer(net.asset, bytes(48 * 13_000))
+    with pytest.raises(InvalidTransaction, match="fewer entries"):
+        producer.sign([producer.build(sender, [big])])
+
+
+def test_foreign_and_repeated_chunks() -> None:
+    net = Net(shards=2)
+    receipt = TransactionReceipt(0, 7, b"t" * 32, b"s" * 32, 0, Code.OK, True, 1, 0)
+    (chunk,) = chunk_receipts(net.chain.chain_id, 0, 3, [encode_receipt(receipt)])
+    target = TopicPartition(Topic.RECEIPTS, 0)
+    _, watcher = make(net)
+    net.log.append([Append(target, None, chunk.to_record())] * 2)
+    assert watcher.poll() == 1
+    assert watcher.receipt(0, 7) == receipt
+    assert list(watcher.transactions()) == [receipt]
+    foreign = [
+        b"junk",
+        next(chunk_receipts(bytes(32), 0, 4, [encode_receipt(receipt)])).to_record(),
+        next(chunk_receipts(net.chain.chain_id, 1, 4, [encode_receipt(receipt)])).to_record(),
+        next(chunk_receipts(net.chain.chain_id, 0, 4, [encode_receipt(receipt)[:20]])).to_record(),
+        next(chunk_receipts(net.chain.chain_id, 0, 4, [b"\x00" + b"\xff" * 20])).to_record(),
+        next(
+            chunk_receipts(net.chain.chain_id, 0, 4, [encode_receipt(TransactionReceipt(1, *_rest(receipt)))])
+        ).to_record(),
+    ]
+    for record in foreign:
+        log = EmbeddedLog(MemoryKeyValue())
+        log.create_topic(Topic.RECEIPTS, 2)
+        log.append([Append(target, None, record)])
+        with pytest.raises(InvalidTransactionResult, match="partition 0 offset 0"):
+            ReceiptWatcher(log, net.chain.chain_id, [0]).poll()
+
+
+def _rest(receipt: TransactionReceipt) -> tuple[object, ...]:
+    return tuple(getattr(receipt, name) for name in receipt.__slots__[1:])
+
+
+def test_many_receipts_are_quick() -> None:
+    net = Net(shards=1)
+    target = TopicPartition(Topic.RECEIPTS, 0)
+    for height in range(25):
+        receipts = [
+            encode_receipt(TransactionReceipt(0, height * 1000 + i, b"%032d" % i, b"s" * 32, 0, Code.OK, True, 1, 0))
+            for i in range(1000)
+        ]
+        chunks = chunk_receipts(net.chain.chain_id, 0, height, receipts)
+        net.log.append([Append(target, None, chunk.to_record()) for chunk in chunks])
+    watcher = ReceiptWatcher(net.log, net.chain.chain_id, [0])
+    started = time.perf_counter()
+    assert watcher.poll() == 25_000
+    assert time.perf_counter() - started < 2
+    assert watcher.has_receipt(0, 24_999)
+
+
+def test_published_bytes_carry_a_valid_signature() -> None:
+    net = Net(shards=1)
+    producer, _ = make(net)
+    key = key_of("alice")
+    producer.send(Sender(key), Transfer(net.asset, pack_transfers([(bytes(32), 1)])))
+    signed = SignedTransaction.from_record(net.read(Topic.TRANSACTIONS)[0].value)
+    assert signed.signature == key.sign(signed.body, contexts.TRANSACTION)
+    assert TransactionBody.from_bytes(signed.body).sender == address_of_key(key)
+    assert net.stores[0].view().get(account_key(address_of_key(key))) is None
