@@ -51,10 +51,10 @@ class ValueCache:
     """Values by state key, None for an absent key, within about `limit` bytes.
 
     Two generations instead of an order of use: a hit in the old one moves up, and a full young one becomes the
-    old one. So a hit is one or two dict lookups.
+    old one. So a hit is one or two dict lookups; the hottest path reads `young` itself.
     """
 
-    __slots__ = ("_half", "_large", "_old", "_old_bytes", "_young")
+    __slots__ = ("_half", "_large", "_old", "_old_bytes", "young")
 
     def __init__(self, limit: int) -> None:
         """Empty."""
@@ -63,13 +63,13 @@ class ValueCache:
 
     def clear(self) -> None:
         """Forget all."""
-        self._young: dict[StateKey, bytes | None] = {}
+        self.young: dict[StateKey, bytes | None] = {}
         self._old: dict[StateKey, bytes | None] = {}
         self._large = self._old_bytes = 0
 
     def get(self, key: StateKey) -> object:
         """The value or None; `MISSING` if unknown."""
-        value = self._young.get(key, MISSING)
+        value = self.young.get(key, MISSING)
         if value is MISSING and key in self._old:
             value = self._old[key]
             self.update({key: self._old[key]})
@@ -77,14 +77,14 @@ class ValueCache:
 
     def update(self, values: Mapping[StateKey, bytes | None]) -> None:
         """Learn values."""
-        self._young.update(values)
+        self.young.update(values)
         self._large += sum([len(value) for value in values.values() if value and len(value) > _SMALL_VALUE])
-        young_bytes = len(self._young) * _BYTES_AN_ENTRY + self._large
+        young_bytes = len(self.young) * _BYTES_AN_ENTRY + self._large
         if young_bytes > self._half:
-            self._old, self._old_bytes = self._young, young_bytes
-            self._young, self._large = {}, 0
+            self._old, self._old_bytes = self.young, young_bytes
+            self.young, self._large = {}, 0
 
     @property
     def memory_bytes(self) -> int:
         """Bytes held, roughly."""
-        return len(self._young) * _BYTES_AN_ENTRY + self._large + self._old_bytes
+        return len(self.young) * _BYTES_AN_ENTRY + self._large + self._old_bytes

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
-from pipeline.codec.types import SLOTS, ZERO32, Hash32, LeafKey, ShardId, Slot, StateKey
+from pipeline.codec.types import SLOTS, ZERO32, Hash32, ShardId, Slot, StateKey
 from pipeline.errors import ConfigError, InvalidShard
 from pipeline.kv.format import check_format
 from pipeline.kv.port import KeyValue
 from pipeline.state import records
 from pipeline.state.cache import MISSING, TreeCache, ValueCache
-from pipeline.tree.keys import LEAF_KEY_PREFIX, leaf_key_of, slot_of_key
+from pipeline.tree.keys import leaf_key_of, slot_of_key
 from pipeline.tree.proofs import Proof
 from pipeline.tree.shard_tree import ShardTree
 from pipeline.tree.slot_tree import EMPTY_SLOT_TREE, Change, SlotTree, build, prove, update
@@ -73,6 +73,10 @@ class StateView:
         for layer in self._layers:
             if key in layer.changes:
                 return layer.changes[key]
+        try:
+            return self._store.values.young[key]
+        except KeyError:
+            pass
         value = self._store.values.get(key)
         if value is MISSING:
             return self._store.read([key])[0]
@@ -103,15 +107,16 @@ class StateView:
         """
         if self._store.version is not self._base:
             self._rebase()
+        places, pack_leaf = records.LEAVES_OF, records.pack_leaf
         batch: dict[bytes, bytes | None] = {}
         by_slot: dict[Slot, list[Change]] = {}
         for key, value in changes.items():
             slot = slot_of_key(key)
-            leaf_key: LeafKey = sha256(LEAF_KEY_PREFIX + key).digest()  # type: ignore[assignment]  # leaf_key_of
+            leaf_key = leaf_key_of(key)
             value_hash: Hash32 | None = None
             if value is not None:
                 value_hash = sha256(value).digest()  # type: ignore[assignment]  # no call of NewType per key
-            batch[records.LEAVES_OF[slot] + leaf_key] = None if value is None else records.pack_leaf(key, value)
+            batch[places[slot] + leaf_key] = None if value is None else pack_leaf(key, value)
             if slot in by_slot:
                 by_slot[slot].append((leaf_key, value_hash))
             else:
@@ -243,6 +248,11 @@ class StateStore:
             key, value = records.unpack_leaf(place, record)
             if key.startswith(prefix):
                 yield key, value
+
+    def scan_slot(self, slot: Slot) -> Iterator[tuple[StateKey, bytes]]:
+        """All committed (key, value) of one slot, by leaf key; read page by page."""
+        for place, record in self._scan(records.LEAVES_OF[slot], records.LEAVES_OF[slot + 1]):
+            yield records.unpack_leaf(place, record)
 
     def tree(self, slot: Slot) -> SlotTree:
         """The committed tree of a slot, built from its leaves if it is not in memory. Raises `Fatal`."""

@@ -18,7 +18,7 @@ _SLASH: Final = 0x2F
 
 def leaf_key_of(key: StateKey) -> LeafKey:
     """H(state-key, key): the 32 bytes whose bits lead through the slot tree."""
-    return LeafKey(sha256(LEAF_KEY_PREFIX + key).digest())
+    return sha256(LEAF_KEY_PREFIX + key).digest()  # type: ignore[return-value]  # a call of NewType is slow
 
 
 def slot_of_key(key: StateKey) -> Slot:
@@ -27,18 +27,18 @@ def slot_of_key(key: StateKey) -> Slot:
     One comparison of length and prefix a kind, the most frequent first: this runs for every touched key.
     """
     size = len(key)
-    if size == 73 and key.startswith(b"balance/") and key[40] == _SLASH:
-        return Slot(key[8] << 4 | key[9] >> 4)
-    if size == 40 and key.startswith(b"account/"):
-        return Slot(key[8] << 4 | key[9] >> 4)
-    if size == 36 and key.startswith(b"key/"):
-        return Slot(key[4] << 4 | key[5] >> 4)
-    if size == 38 and key.startswith(b"asset/"):
-        return Slot(key[6] << 4 | key[7] >> 4)
-    if size > 38 and key.startswith(b"data/") and key[37] == _SLASH:
-        return Slot(key[5] << 4 | key[6] >> 4)
-    if size == 7 and key.startswith(b"fees/"):
-        slot = key[5] << 8 | key[6]
-        if slot < SLOTS:
-            return Slot(slot)
-    raise ValueError(f"not a state key: {key[:80].hex()}")
+    if (size == 73 and key.startswith(b"balance/") and key[40] == _SLASH) or (
+        size == 40 and key.startswith(b"account/")
+    ):
+        start = 8
+    elif size == 36 and key.startswith(b"key/"):
+        start = 4
+    elif size == 38 and key.startswith(b"asset/"):
+        start = 6
+    elif size > 38 and key.startswith(b"data/") and key[37] == _SLASH:
+        start = 5
+    elif size == 7 and key.startswith(b"fees/") and key[5] << 8 | key[6] < SLOTS:
+        return Slot(key[5] << 8 | key[6])
+    else:
+        raise ValueError(f"not a state key: {key[:80].hex()}")
+    return key[start] << 4 | key[start + 1] >> 4  # type: ignore[return-value]  # a call of NewType is slow

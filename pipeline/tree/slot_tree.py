@@ -129,7 +129,8 @@ def _update_one(
     node: _Node, node_hash: bytes, depth: int, key: LeafKey, value_hash: Hash32 | None
 ) -> tuple[_Node, bytes, int]:
     """Node, hash and growth in bytes after one change: down to the page, then up again without recursion."""
-    top, path = node, list[_Inner]()
+    top = node
+    path: list[_Inner] = []
     byte = depth >> 3
     sides = _SIDES[key[byte]][depth & 7 :]
     while not isinstance(node, bytes):
@@ -146,6 +147,7 @@ def _update_one(
     if page is node:
         return top, node_hash, 0
     grown = len(page) - len(node)
+    shrunk = grown < 0
     below: _Node = page
     if len(page) > _FULL_PAGE:
         below, below_hash = _build(page[1:], 0, PAGE_LEAVES + 1, depth)
@@ -161,7 +163,7 @@ def _update_one(
         else:
             right, right_hash = below, below_hash
         node = parent
-        if grown < 0:
+        if shrunk:
             below, below_hash = _joined(left, right, left_hash, right_hash)
         else:
             below = (left, right, left_hash, right_hash)
@@ -238,7 +240,7 @@ def _changed_page(page: bytes, key: LeafKey, value_hash: Hash32 | None) -> bytes
     if at > 0:
         if value_hash is None:
             return page[:at] + page[at + ENTRY_BYTES :]
-        return page[: at + 32] + value_hash + page[at + ENTRY_BYTES :]
+        return b"".join((page[: at + 32], value_hash, page[at + ENTRY_BYTES :]))
     if value_hash is None:
         return page
     low, high = 0, len(page) >> 6
