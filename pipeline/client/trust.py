@@ -1,0 +1,149 @@
+"""The trust file: what a subscriber believes before it has read a single byte of the ledger.
+
+JSON: { "format": 1, "chain_id": hex, "shards": n, "attestors": [{"suite": n, "public_key": hex}], "threshold": k,
+"assurance": "HEADERS" | "EXECUTION", "last_checkpoint": null | {"round": n, "hash": hex} }.
+
+Where operators replace the attestors by a control record, holders of the file decide for themselves whether to follow:
+they put the new keys here. `shards` is genesis's number: it gives the map
+from slots to shards, so that absence can't be proved from a shard that would not hold the key anyway.
+"""
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, Final
+
+from pipeline.codec.types import MAX_SHARDS, ChainId, Hash32
+from pipeline.errors import ConfigError
+from pipeline.ledger.chain import Chain
+from pipeline.ledger.checkpoints import Assurance
+from pipeline.ledger.genesis import SignerKey
+
+_FORMAT: Final = 1
+_MAX_BYTES: Final = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class SeenCheckpoint:
+    """The newest checkpoint that was verified."""
+
+    round: int
+    hash: Hash32
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whose signatures count, how many it takes, and what the signers must have done (`assurance`) at least."""
+
+    chain_id: ChainId
+    shards: int
+    attestors: tuple[SignerKey, ...]
+    threshold: int
+    assurance: Assurance
+    last_checkpoint: SeenCheckpoint | None = None
+
+    @classmethod
+    def of(cls, chain: Chain, assurance: Assurance) -> "Trust":
+        """What genesis says."""
+        genesis = chain.genesis
+        return cls(chain.chain_id, genesis.shards, genesis.attestors, genesis.attestor_threshold, assurance)
+
+    def to_json(self) -> str:
+        """The file's text."""
+        seen = self.last_checkpoint
+        return json.dumps(
+            {
+                "format": _FORMAT,
+                "chain_id": self.chain_id.hex(),
+                "shards": self.shards,
+                "attestors": [{"suite": key.suite, "public_key": key.public_key.hex()} for key in self.attestors],
+                "threshold": self.threshold,
+                "assurance": self.assurance.name,
+                "last_checkpoint": seen and {"round": seen.round, "hash": seen.hash.hex()},
+            },
+            indent=2,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Trust":
+        """Read the file's text. Raises `ConfigError`."""
+        try:
+            value = json.loads(text)
+            if not isinstance(value, dict) or value.get("format") != _FORMAT:
+                raise ConfigError(f"it is not a trust file of format {_FORMAT}")
+            trust = cls(
+                ChainId(_hash(value["chain_id"])),
+                _number(value["shards"]),
+                tuple(SignerKey(_number(key["suite"]), bytes.fromhex(key["public_key"])) for key in value["attestors"]),
+                _number(value["threshold"]),
+                Assurance[value["assurance"]],
+                _seen(value["last_checkpoint"]),
+            )
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ConfigError(f"{type(error).__name__} {error}") from None
+        trust.validate()
+        return trust
+
+    def validate(self) -> None:
+        """Raises `ConfigError` where nothing, or anything, would pass."""
+        if not 1 <= self.shards <= MAX_SHARDS:
+            raise ConfigError(f"{self.shards} shards; 1 to {MAX_SHARDS} are possible")
+        if not 1 <= self.threshold <= len(self.attestors):
+            raise ConfigError(f"a threshold of {self.threshold} does not fit {len(self.attestors)} attestors")
+        if len({key.key_id for key in self.attestors}) != len(self.attestors):
+            raise ConfigError("an attestor is listed twice")
+
+    def seen(self, checkpoint: SeenCheckpoint) -> "Trust":
+        """With a newer checkpoint as the last one."""
+        return replace(self, last_checkpoint=checkpoint)
+
+
+def load_trust(path: Path) -> Trust:
+    """Read a trust file. Raises `ConfigError` naming it."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ConfigError(f"trust file {path} is too large to be one")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"trust file {path} can't be read: {reason}") from None
+    try:
+        return Trust.from_json(text)
+    except ConfigError as error:
+        raise ConfigError(f"trust file {path} can't be used: {error}; get it again from whom you trust") from None
+
+
+def save_trust(path: Path, trust: Trust) -> None:
+    """Write it atomically: a crash leaves the old file or the new one. Raises `ConfigError`."""
+    try:
+        with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            try:
+                file.write(trust.to_json() + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise ConfigError(f"trust file {path} can't be written: {error.strerror}") from None
+
+
+def _hash(text: object) -> Hash32:
+    raw = bytes.fromhex(text) if isinstance(text, str) else b""
+    if len(raw) != 32:
+        raise ValueError("a hash has 64 hexadecimal digits")
+    return Hash32(raw)
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no number")
+    return value
+
+
+def _seen(value: Any) -> SeenCheckpoint | None:
+    return None if value is None else SeenCheckpoint(_number(value["round"]), _hash(value["hash"]))
