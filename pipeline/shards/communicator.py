@@ -11,18 +11,18 @@ from typing import Final, NamedTuple
 
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.codec.types import AssetId, ShardId, TxId
-from pipeline.errors import InvalidCrossShardMessage, InvalidTransaction, PoisonRecord, TaskDiverged
+from pipeline.errors import InvalidCrossShardMessage, InvalidTransaction, TaskDiverged
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.codes import DeadLetterReason
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.ledger.genesis import CHUNK_BYTES
 from pipeline.ledger.inbound import ReadBundle, follows, read_bundle
 from pipeline.ledger.packing import RELAY_ENTRY, ChannelHead
-from pipeline.ledger.prepared import prepare_transaction
 from pipeline.ledger.receipts import ChannelUse, TransactionReceipt
 from pipeline.ledger.relay import EffectKind
-from pipeline.ledger.transactions import Freeze, Mint, SignedTransaction, TransactionBody, Transfer
+from pipeline.ledger.transactions import Freeze, Mint, SignedTransaction, Transfer
 from pipeline.log.port import EventLog
+from pipeline.shards.submission import Submission, check_form
 from pipeline.shards.traffic import CommunicationMonitor, TrafficReport
 
 _PAGE: Final = 256
@@ -76,15 +76,15 @@ class MessageRouter:
         return self._chain.shard_map.owner_of(identifier)
 
     def route(self, transaction: SignedTransaction) -> Route:
-        """Where the entries go. Raises `InvalidTransaction` for one that is undecodable or past a static limit."""
-        body = decode_body(transaction)
-        source = self.owner_of(body.sender)
-        prepared = prepare_transaction(self._chain, source, LogRecord(0, None, transaction.to_record()))
-        if isinstance(prepared, DeadLetterReason) or not prepared.within_limits:
-            raise InvalidTransaction("the transaction exceeds a static limit of genesis: split it")
+        """Where the entries go. Raises as `check_form`."""
+        return self.route_submission(check_form(self._chain, transaction))
+
+    def route_submission(self, submission: Submission) -> Route:
+        """The same for a transaction that was read before."""
+        source, prepared = submission.shard, submission.prepared
         entries: Counter[ShardId] = Counter()
         amounts: defaultdict[ShardId, Counter[AssetId]] = defaultdict(Counter)
-        for operation, placed in zip(body.operations, prepared.placed, strict=True):
+        for operation, placed in zip(prepared.body.operations, prepared.placed, strict=True):
             match operation:
                 case Transfer(asset) | Mint(asset):
                     for entry in placed:
@@ -97,14 +97,6 @@ class MessageRouter:
         shares = {shard: RouteShare(shard, entries[shard], dict(amounts[shard])) for shard in entries}
         local = shares.pop(source, RouteShare(source, 0, {}))
         return Route(source, local, tuple([shares[shard] for shard in sorted(shares)]))
-
-
-def decode_body(transaction: SignedTransaction) -> TransactionBody:
-    """The body. Raises `InvalidTransaction`."""
-    try:
-        return TransactionBody.from_bytes(transaction.body)
-    except PoisonRecord as error:
-        raise InvalidTransaction(f"the transaction's body can't be read: {error}; build and sign it again") from None
 
 
 class CrossShardValidator:
@@ -212,28 +204,26 @@ class CrossShardCommunicator:
             self.cross_shard_validator.resume(cursor)
             self.communication_monitor.watch(cursor)
 
-    def handle_cross_shard_transaction(
-        self, transaction: SignedTransaction, receipt: TransactionReceipt
-    ) -> CrossShardResult:
+    def handle_cross_shard_transaction(self, submission: Submission, receipt: TransactionReceipt) -> CrossShardResult:
         """The messages that a receipt names, each checked on the log against its channel.
 
         Raises `InvalidCrossShardMessage` where one goes to a shard that the transaction has no entry for, is not on
         the log, or does not hold.
         """
-        route = self.message_router.route(transaction)
-        destinations = {share.shard for share in route.remote}
-        for use in receipt.channels:
-            name = f"relay channel {route.source} -> {use.destination}: bundle {use.sequence}"
-            if use.destination not in destinations:
-                raise InvalidCrossShardMessage(f"{name} is named by a receipt of a transaction with no entry for it")
-        for destination in sorted({ShardId(use.destination) for use in receipt.channels}):
-            # What is wrong with others' messages is not this transaction's fault.
-            self.cross_shard_validator.scan(destination)
-        for use in receipt.channels:
-            if self.cross_shard_validator.last_sequence(route.source, ShardId(use.destination)) < use.sequence:
-                name = f"relay channel {route.source} -> {use.destination}: bundle {use.sequence}"
-                raise InvalidCrossShardMessage(f"{name} is named by a receipt and is not on the log")
-        return CrossShardResult(receipt.tx_id, route.source, receipt.channels)
+        source, validator = submission.shard, self.cross_shard_validator
+        if receipt.channels:
+            destinations = {share.shard for share in self.message_router.route_submission(submission).remote}
+            for use in receipt.channels:
+                name = f"relay channel {source} -> {use.destination}: bundle {use.sequence} is named by a receipt"
+                if use.destination not in destinations:
+                    raise InvalidCrossShardMessage(f"{name} whose transaction has no entry for it")
+                destination = ShardId(use.destination)
+                if validator.last_sequence(source, destination) < use.sequence:
+                    # What is wrong with others' messages is not this transaction's fault.
+                    validator.scan(destination)
+                if validator.last_sequence(source, destination) < use.sequence:
+                    raise InvalidCrossShardMessage(f"{name} and is not on the log, or does not hold; audit the shard")
+        return CrossShardResult(receipt.tx_id, source, receipt.channels)
 
     def report(self) -> TrafficReport:
         """What is under way."""

@@ -122,15 +122,14 @@ class ShardManager:
         self.shard_validator = ShardValidator(chain, log)
         self.load_balancer = LoadBalancer(log, chain.shard_map, window_ms)
 
-    def start_management(self) -> None:
-        """Validate every shard's store and measure its load from here on.
+    def start_management(self) -> list[ShardCursor]:
+        """Validate every shard's store and measure its load from here on; where each stands.
 
         Raises `ShardManagementFailed` without any shard, and as `manage`.
         """
         if not self._tasks:
             raise ShardManagementFailed("there is no shard to manage: assign one to this process")
-        for task in self._tasks:
-            self.manage(task.shard)
+        return [self.manage(task.shard) for task in self._tasks]
 
     def manage(self, shard: ShardId) -> ShardCursor:
         """Validate one shard and measure its load. Raises as `ShardValidator.validate` and `LoadBalancer.watch`."""
@@ -241,6 +240,4 @@ def sign_control(chain: Chain, state: ControlState, action: CreateShard, keys: S
 
 def _managed(task: ShardTask) -> ManagedShard:
     cursor = task.committed
-    return ManagedShard(
-        task.shard, task.state, cursor.height, cursor.timestamp_ms, task.store.state_root, task.error
-    )
+    return ManagedShard(task.shard, task.state, cursor.height, cursor.timestamp_ms, task.store.state_root, task.error)
