@@ -1,0 +1,71 @@
+"""`hauptbuch init`."""
+
+import secrets
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from pipeline.cli.names import NameBook, NamedAccount, demo_seed_path
+from pipeline.cli.output import line, note
+from pipeline.cli.surroundings import passphrase
+from pipeline.client.trust import Trust, save_trust
+from pipeline.crypto.addresses import address_of
+from pipeline.crypto.private_file import write_new
+from pipeline.crypto.suites import STANDARD_SUITES
+from pipeline.errors import ConfigError
+from pipeline.ledger.chain import Chain
+from pipeline.ledger.checkpoints import Assurance
+from pipeline.node.bootstrap import NewChain, derive_seed, new_chain
+from pipeline.node.init import create_directory
+from pipeline.node.layout import NodeLayout
+from pipeline.node.node import wall_clock_ms
+
+PUBLIC_SEED: Final = b"hauptbuch: everybody knows this seed".ljust(32, b".")
+
+
+def run(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to make it; must not exist, or be empty.")],
+    shards: Annotated[int, typer.Option("--shards", help="Number of shards, 1 to 1000.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the ledger, in its genesis.")] = "",
+    seed_demo: Annotated[
+        bool, typer.Option("--seed-demo", help="Derive all keys from a public seed: for demonstrations only.")
+    ] = False,
+) -> None:
+    """Make the directory of a new ledger: keys, genesis, settings, trust file, empty log and stores.
+
+    Keys are encrypted under the passphrase in the environment variable HAUPTBUCH_PASSPHRASE.
+    """
+    chain = create(directory, shards, name or directory.absolute().name, seed_demo=seed_demo)
+    secret = passphrase()
+    if seed_demo:
+        note("all keys follow from a public seed: for demonstrations only")
+    elif not secret:
+        note("keys are not encrypted: set HAUPTBUCH_PASSPHRASE before `init` to encrypt them")
+    line(f"{directory}: chain {chain.chain_id.hex()}, {shards} shard{'s' if shards != 1 else ''}")
+
+
+def create(directory: Path, shards: int, name: str, *, seed_demo: bool = False) -> Chain:
+    """Make the directory. Raises `ConfigError`."""
+    if shards < 1:
+        raise ConfigError(f"--shards must be 1 or more, not {shards}")
+    seed = PUBLIC_SEED if seed_demo else None
+    new = new_chain(STANDARD_SUITES, name, shards, wall_clock_ms(), seed=seed)
+    accounts_seed = derive_seed(seed, "accounts") if seed else None
+
+    def furnish(layout: NodeLayout, chain: Chain) -> None:
+        # The synchronizer of a one-process node checks headers: it is the process that executed the blocks.
+        save_trust(layout.trust, Trust.of(chain, Assurance.HEADERS))
+        write_new(demo_seed_path(layout), (accounts_seed or secrets.token_bytes(32)).hex().encode() + b"\n")
+        _name_roles(layout, new)
+
+    create_directory(directory, new, passphrase(), STANDARD_SUITES, furnish)
+    return new.chain
+
+
+def _name_roles(layout: NodeLayout, new: NewChain) -> None:
+    book = NameBook(layout.names, create=True)
+    try:
+        book.add(NamedAccount(role, address_of(key.suite_id, key.public_key), None) for role, key in new.keys.items())
+    finally:
+        book.close()

@@ -1,0 +1,62 @@
+"""`hauptbuch roots`."""
+
+from typing import Annotated, Final
+
+import typer
+
+from pipeline.cli.output import json_line, line, when
+from pipeline.cli.surroundings import Directory, Json
+from pipeline.client.light import LightClient, VerifiedRoot
+from pipeline.client.subscriber import StateRootSubscriber
+from pipeline.client.trust import load_trust
+from pipeline.crypto.suites import STANDARD_SUITES
+from pipeline.crypto.verifier import InlineVerifier
+from pipeline.errors import VerificationFailed
+from pipeline.node.reader import LedgerReader
+
+_WAIT_MS: Final = 200
+
+
+def run(
+    directory: Directory,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on as new roots appear, until interrupted.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print the state roots whose signatures hold for DIR/trust.json. Works beside a running node.
+
+    Exit code 1 where one does not hold.
+    """
+    with LedgerReader(directory) as reader:
+        client = LightClient(load_trust(reader.layout.trust), InlineVerifier(STANDARD_SUITES))
+        subscriber = StateRootSubscriber(reader.log, client, range(len(reader.stores)))
+        while True:
+            for root in sorted(subscriber.poll(), key=lambda root: (root.checkpoint.round, root.state_root.shard)):
+                _print(root, as_json=as_json)
+            if subscriber.refused:
+                raise VerificationFailed(str(subscriber.refused[0].error))
+            if not follow:
+                return
+            reader.log.wait(_WAIT_MS)
+
+
+def _print(root: VerifiedRoot, *, as_json: bool) -> None:
+    checkpoint, head = root.checkpoint, root.state_root
+    if as_json:
+        json_line(
+            {
+                "round": checkpoint.round,
+                "shard": head.shard,
+                "height": head.height,
+                "state_root": head.state_root.hex(),
+                "block_hash": head.block_hash.hex(),
+                "ledger_root": checkpoint.ledger_root.hex(),
+                "checkpoint": root.checkpoint_hash.hex(),
+                "timestamp_ms": checkpoint.timestamp_ms,
+                "assurance": checkpoint.assurance.name,
+            }
+        )
+    else:
+        line(
+            f"round {checkpoint.round:>6}  shard {head.shard:>3}  height {head.height:>6}  "
+            f"{when(checkpoint.timestamp_ms)}  {head.state_root.hex()}"
+        )

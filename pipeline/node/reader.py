@@ -1,0 +1,162 @@
+"""Reading a directory beside the process that runs it: never takes the lock, never writes.
+
+Stores are caught up before the log, so that the log always holds every block that a store stands on. Disagreements are
+judged by the holder of the lock and by the audit, not here: what is read may be a moment old.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.codec.types import Address, AssetId, ShardId, Slot, StateKey, slot_of_id
+from pipeline.errors import PoisonRecord, TaskDiverged
+from pipeline.kv.port import KeyValue
+from pipeline.kv.rocks import open_rocks
+from pipeline.ledger.checkpoints import Checkpoint, SignedStateRoot, StateRoot
+from pipeline.ledger.cursor import ShardCursor
+from pipeline.ledger.leaves import Account, Asset, Balance, account_key, asset_key
+from pipeline.log.embedded import EmbeddedLog
+from pipeline.node.layout import NodeLayout
+from pipeline.shards.recovery import stored_cursor
+from pipeline.state.store import StateStore
+
+_ACCOUNT: Final = b"account/"
+_BALANCE: Final = b"balance/"
+_CACHE_BYTES: Final = 16 << 20
+_TAIL: Final = 64
+_TAIL_BYTES: Final = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class AccountView:
+    """An account and its balances, ascending by asset id."""
+
+    address: Address
+    account: Account
+    balances: tuple[tuple[AssetId, Balance], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """The newest state root of a shard on the log and the round that signed it. Not verified."""
+
+    root: StateRoot
+    checkpoint: Checkpoint
+
+
+class LedgerReader:
+    """State of all shards, and the log, as of opening or the last `refresh`."""
+
+    def __init__(self, root: Path) -> None:
+        """Open. Raises `ConfigError` where `root` is no ledger, `Fatal` for damaged stores."""
+        self.layout = NodeLayout(root)
+        self.chain = self.layout.chain()
+        self._kvs: list[KeyValue] = []
+        self.stores: list[StateStore] = []
+        try:
+            for number in range(self.chain.genesis.shards):
+                self._open_store(number)
+            log_kv = open_rocks(self.layout.log, read_only_secondary=True)
+            self._kvs.append(log_kv)
+            self.log = EmbeddedLog(log_kv, read_only=True)
+            self.log.refresh()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "LedgerReader":
+        """Open already."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _open_store(self, number: int) -> None:
+        kv = open_rocks(self.layout.shard(number), read_only_secondary=True)
+        self._kvs.append(kv)
+        kv.refresh()
+        self.stores.append(StateStore(kv, ShardId(number), self.chain.shard_map.slots_of(number), _CACHE_BYTES))
+
+    def refresh(self) -> None:
+        """Catch up: the stores, then the log."""
+        for kv, store in zip(self._kvs, self.stores, strict=False):  # the log's is the last
+            kv.refresh()
+            store.reload()
+        self.log.refresh()
+
+    def close(self) -> None:
+        """Idempotent."""
+        for kv in self._kvs:
+            kv.close()
+
+    def store_of(self, identifier: bytes) -> StateStore:
+        """The store of the shard that owns a 32-byte id."""
+        return self.stores[self.chain.shard_map.owner_of(identifier)]
+
+    def cursor(self, shard: int) -> ShardCursor:
+        """Where a shard's store stands."""
+        return stored_cursor(self.chain, shard, self.stores[shard])
+
+    def asset(self, asset: AssetId) -> Asset | None:
+        """An asset; None where it does not exist."""
+        raw = self.store_of(asset).view().get(asset_key(asset))
+        return None if raw is None else Asset.from_bytes(raw)
+
+    def account(self, address: Address) -> AccountView | None:
+        """One account; None where it was never credited."""
+        store = self.store_of(address)
+        raw = store.view().get(account_key(address))
+        if raw is None:
+            return None
+        prefix = _BALANCE + address + b"/"
+        leaves = store.scan_slot(slot_of_id(address))
+        found = [_balance(key, value) for key, value in leaves if key.startswith(prefix)]
+        return AccountView(address, Account.from_bytes(raw), tuple(sorted(found)))
+
+    def accounts(self) -> Iterator[AccountView]:
+        """All accounts, ascending by address; one slot's at a time in memory."""
+        for number, owner in enumerate(self.chain.shard_map.owners):
+            yield from _accounts_of_slot(self.stores[owner].scan_slot(Slot(number)))
+
+    def signed_head(self, shard: int) -> SignedHead | None:
+        """The newest state root of a shard; None before the first. Raises `TaskDiverged` for a record that is none."""
+        source = TopicPartition(Topic.STATE_ROOTS, shard)
+        end, span = self.log.end_offset(source), _TAIL
+        while end > 0:
+            start = max(0, end - span)
+            records = self.log.read(source, start, span, _TAIL_BYTES)
+            if records:
+                try:
+                    signed = SignedStateRoot.from_record(records[-1].value)
+                    return SignedHead(StateRoot.from_bytes(signed.state_root), Checkpoint.from_bytes(signed.checkpoint))
+                except PoisonRecord as error:
+                    raise TaskDiverged(f"state-roots partition {shard} offset {records[-1].offset}: {error}") from None
+            if start == 0:
+                break
+            span *= 4
+        return None
+
+
+def _accounts_of_slot(leaves: Iterator[tuple[StateKey, bytes]]) -> list[AccountView]:
+    accounts: dict[bytes, Account] = {}
+    balances: dict[bytes, list[tuple[AssetId, Balance]]] = {}
+    for key, value in leaves:
+        if key.startswith(_ACCOUNT):
+            accounts[key[len(_ACCOUNT) :]] = Account.from_bytes(value)
+        elif key.startswith(_BALANCE):
+            address = key[len(_BALANCE) : len(_BALANCE) + 32]
+            balances.setdefault(address, []).append(_balance(key, value))
+    return [
+        AccountView(Address(address), accounts[address], tuple(sorted(balances.get(address, []))))
+        for address in sorted(accounts)
+    ]
+
+
+def _balance(key: bytes, value: bytes) -> tuple[AssetId, Balance]:
+    return AssetId(key[-32:]), Balance.from_bytes(value)
