@@ -10,6 +10,7 @@ from pipeline.crypto.port import PrivateKey
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.errors import PoisonRecord
 from pipeline.kv.memory import MemoryKeyValue
+from pipeline.kv.port import KeyValue
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import (
     Assurance,
@@ -79,10 +80,16 @@ def make_chain(shards: int = 2, attestors: Sequence[str] = ("attestor",), thresh
 class Net:
     """One log, one task a shard, and whatever else a test drives."""
 
-    def __init__(self, shards: int = 2, attestors: Sequence[str] = ("attestor",), threshold: int = 1) -> None:
+    def __init__(
+        self,
+        shards: int = 2,
+        attestors: Sequence[str] = ("attestor",),
+        threshold: int = 1,
+        log: EmbeddedLog | None = None,
+    ) -> None:
         self.chain = make_chain(shards, attestors, threshold)
         self.verifier = InlineVerifier(TEST_SUITES)
-        self.log = EmbeddedLog(MemoryKeyValue())
+        self.log = log or EmbeddedLog(MemoryKeyValue())
         create_topics(self.log, self.chain)
         self.now_ms = START_MS
         self.stores: list[StateStore] = []
@@ -93,8 +100,8 @@ class Net:
         self.asset: AssetId = asset_id_of(self.chain.genesis.treasury, b"UNIT")
         self._keyed: set[str] = set()
 
-    def store_for(self, shard: int) -> StateStore:
-        return StateStore(MemoryKeyValue(), ShardId(shard), self.chain.shard_map.slots_of(shard))
+    def store_for(self, shard: int, kv: MemoryKeyValue | None = None) -> StateStore:
+        return StateStore(kv or MemoryKeyValue(), ShardId(shard), self.chain.shard_map.slots_of(shard))
 
     def add_shard(self, number: int) -> None:
         store = self.store_for(number)
@@ -105,15 +112,22 @@ class Net:
         self.stores.append(store)
         self.tasks.append(task)
 
-    def synchronizer(self, kv: MemoryKeyValue | None = None, signer: str | None = "attestor") -> Synchronizer:
+    def synchronizer(
+        self,
+        kv: KeyValue | None = None,
+        signer: str | None = "attestor",
+        assurance: Assurance = Assurance.HEADERS,
+        stores: dict[int, MemoryKeyValue] | None = None,
+    ) -> Synchronizer:
         return Synchronizer(
             self.chain,
             self.log,
             kv or MemoryKeyValue(),
             Signer(key_of(signer)) if signer else None,
-            Assurance.HEADERS,
+            assurance,
             InlineVerifier(TEST_SUITES),
             SyncConfig(round_linger_ms=1),
+            lambda shard: self.store_for(shard, (stores or {}).get(shard)),
         )
 
     def send(self, name: str, *operations: Operation) -> tuple[int, int]:
