@@ -22,6 +22,7 @@ from pipeline.errors import (
 from pipeline.ledger.admission import stage_two
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.codes import Code, DeadLetterReason
+from pipeline.ledger.leaves import Account, account_key
 from pipeline.ledger.overlay import Overlay, StateView
 from pipeline.ledger.prepared import PreparedTransaction, prepare_transaction
 from pipeline.ledger.receipts import TransactionReceipt
@@ -33,7 +34,7 @@ _REFUSED: Final = {
     Code.DUPLICATE_NONCE: "its nonce was used; look up what became of it, or sign it with the next one",
     Code.BAD_SIGNATURE: "its signature does not hold; sign it again",
 }
-"""What no transaction still under way can mend; a gap or an unknown sender may be filled before its turn."""
+"""What can't succeed. A gap or an unknown sender may be filled before the transaction's turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +90,14 @@ def check_security(chain: Chain, view: StateView, verifier: Verifier, submission
     Raises `SecurityValidationFailed` for what can't succeed any more, `StateManagementFailed` for an unreadable store.
     """
     try:
-        code = stage_two(chain, submission.shard, Overlay(view), verifier, submission.prepared)
+        overlay, body = Overlay(view), submission.prepared.body
+        code = stage_two(chain, submission.shard, overlay, verifier, submission.prepared)
+        raw = overlay.get(account_key(body.sender))
     except Fatal as error:
         raise StateManagementFailed(f"the state of shard {submission.shard} can't be read: {error}") from error
-    if code in _REFUSED:
+    # Transactions under way, with the nonces before this one, may record or rotate the key.
+    may_change = code in (Code.KEY_REQUIRED, Code.BAD_KEY) and raw and body.nonce > Account.from_bytes(raw).nonce
+    if code in _REFUSED and not may_change:
         raise SecurityValidationFailed(f"transaction {submission.tx_id.hex()[:16]}: {_REFUSED[code]}")
 
 
