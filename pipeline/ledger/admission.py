@@ -6,7 +6,7 @@ from pipeline.codec.types import ShardId, StateKey, slot_of_id
 from pipeline.crypto import contexts
 from pipeline.crypto.addresses import address_of, key_hash
 from pipeline.crypto.verifier import Verifier, VerifyJob
-from pipeline.ledger.balances import balance_of, set_balance
+from pipeline.ledger.balances import balance_of, load_receivers, set_balance
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.codes import Code
 from pipeline.ledger.leaves import Account, account_key, balance_key, fees_key, public_key_key
@@ -142,4 +142,4 @@ def prefetch(
                 keys.append(balance_key(body.sender, operation.asset))
                 keys += [balance_key(to, operation.asset) for to, _, _, owner in entries if owner == shard]
     verifier.prefetch(jobs)
-    overlay.load(keys)
+    load_receivers(overlay, keys)

@@ -1,6 +1,8 @@
 """Balances in an overlay: the one place where amounts are added and taken."""
 
-from pipeline.codec.types import Address, AssetId
+from collections.abc import Sequence
+
+from pipeline.codec.types import Address, AssetId, StateKey
 from pipeline.errors import TaskDiverged
 from pipeline.ledger.leaves import Account, Balance, account_key, balance_key
 from pipeline.ledger.overlay import Overlay
@@ -29,6 +31,12 @@ def credit(overlay: Overlay, to: bytes, asset: AssetId, amount: int, *, even_if_
         # Issued amounts never exceed 2^128 - 1 over an asset's life: only a forged bundle gets here.
         raise TaskDiverged(f"a credit of {amount} exceeds what was ever issued; audit the source shard") from None
     return True
+
+
+def load_receivers(overlay: Overlay, keys: Sequence[StateKey]) -> None:
+    """Read these balances at once, and the accounts of those that do not exist yet, which a first credit looks at."""
+    overlay.load(keys)
+    overlay.load([account_key(Address(key[8:40])) for key in keys if overlay.get(key) is None])
 
 
 def balance_of(overlay: Overlay, account: bytes, asset: AssetId) -> Balance:

@@ -6,9 +6,10 @@ from pipeline.codec.avro import codec
 from pipeline.codec.topics import LogRecord
 from pipeline.codec.types import Hash32, ShardId, slot_of_id
 from pipeline.errors import PoisonRecord, TaskDiverged
-from pipeline.ledger.balances import credit, set_frozen
+from pipeline.ledger.balances import credit, load_receivers, set_frozen
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.codes import Code, DeadLetterReason
+from pipeline.ledger.leaves import balance_key
 from pipeline.ledger.outbox import Outbox
 from pipeline.ledger.overlay import Overlay
 from pipeline.ledger.packing import RELAY_ENTRY, ChannelHead
@@ -97,6 +98,15 @@ class EffectRun:
         gas: dict[int, int] = {}
         refunds: list[tuple[ShardId, RelayGroup, list[bytes]]] = []
         owner_of = self._chain.shard_map.owner_of
+        load_receivers(
+            self._overlay,
+            [
+                balance_key(to, group.asset)
+                for group in groups
+                for _, to, _ in RELAY_ENTRY.iter_unpack(group.entries)
+                if owner_of(to) == self._shard
+            ],
+        )
         for index, group in enumerate(groups):
             refused: list[bytes] = []
             for entry, to, raw_amount in RELAY_ENTRY.iter_unpack(group.entries):

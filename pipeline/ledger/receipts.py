@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from pipeline.codec.avro import NAMESPACE, codec
 from pipeline.codec.topics import LogRecord, TopicPartition
 from pipeline.codec.types import ZERO32, Address, ChainId, Hash32, TxId
+from pipeline.codec.varint import long_bytes, prefixed
 from pipeline.errors import PoisonRecord
 from pipeline.ledger.codes import Code, DeadLetterReason
 from pipeline.ledger.genesis import CHUNK_BYTES
@@ -84,18 +85,36 @@ Receipt = TransactionReceipt | BundleReceipt | ControlReceipt
 
 def encode_receipt(receipt: Receipt) -> bytes:
     """The bare datum: a leaf of `receipts_root`."""
+    if isinstance(receipt, TransactionReceipt):
+        return _encode_transaction_receipt(receipt)
     value: dict[str, Any] = {name: getattr(receipt, name) for name in receipt.__slots__}
     value["channels"] = b"".join([CHANNEL_USE.pack(*use) for use in receipt.channels])
     match receipt:
-        case TransactionReceipt():
-            value["fee"] = receipt.fee.to_bytes(16, "big")
-            value["code"] = int(receipt.code)
-            value["failures"] = b"".join([FAILURE_ENTRY.pack(*failure) for failure in receipt.failures])
         case BundleReceipt():
             value["failures"] = b"".join([BUNDLE_FAILURE_ENTRY.pack(*failure) for failure in receipt.failures])
         case ControlReceipt():
             value["code"] = int(receipt.code)
     return codec("Receipt").encode({"outcome": (NAMESPACE + type(receipt).__name__, value)})
+
+
+def _encode_transaction_receipt(receipt: TransactionReceipt) -> bytes:
+    """By hand, since there is one a transaction: a third of the generic codec's time."""
+    return b"".join(
+        [
+            b"\x00",  # the union's branch
+            long_bytes(receipt.partition),
+            long_bytes(receipt.offset),
+            receipt.tx_id,
+            receipt.sender,
+            long_bytes(receipt.nonce),
+            long_bytes(receipt.code),
+            b"\x01" if receipt.nonce_consumed else b"\x00",
+            long_bytes(receipt.gas_used),
+            receipt.fee.to_bytes(16, "big"),
+            prefixed(b"".join([FAILURE_ENTRY.pack(*failure) for failure in receipt.failures])),
+            prefixed(b"".join([CHANNEL_USE.pack(*use) for use in receipt.channels])),
+        ]
+    )
 
 
 def decode_receipt(datum: bytes) -> Receipt:

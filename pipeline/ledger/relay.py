@@ -4,13 +4,14 @@ Bundles of one channel (source, destination) are numbered from 1 and chained: he
 the first bundle's `previous_head` = H(`channel-start`, chain_id ‖ source ‖ destination).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import NamedTuple
 
 from pipeline.codec.avro import codec
 from pipeline.codec.types import AssetId, ChainId, Hash32, ShardId, TxId, tagged_hash
+from pipeline.codec.varint import long_bytes, prefixed
 from pipeline.errors import PoisonRecord
 from pipeline.ledger.genesis import CHUNK_BYTES
 from pipeline.ledger.packing import RELAY_ENTRY
@@ -76,11 +77,22 @@ def channel_start(chain_id: ChainId, source: int, destination: int) -> Hash32:
     return tagged_hash("channel-start", chain_id, source.to_bytes(2, "big"), destination.to_bytes(2, "big"))
 
 
+def encode_group(group: RelayGroup) -> bytes:
+    """The bare datum of one group."""
+    ids = group.tx_id + group.sender + group.asset
+    return ids + long_bytes(group.kind) + prefixed(group.reference) + prefixed(group.entries)
+
+
 def encode_groups(groups: Iterable[RelayGroup]) -> bytes:
     """The bare datum of `RelayGroups`."""
-    return codec("RelayGroups").encode(
-        {"groups": [{name: getattr(group, name) for name in RelayGroup.__slots__} for group in groups]}
-    )
+    return _join_groups([encode_group(group) for group in groups])
+
+
+def _join_groups(groups: Sequence[bytes]) -> bytes:
+    """One array block of groups that are encoded already."""
+    if not groups:
+        return b"\x00"
+    return long_bytes(len(groups)) + b"".join(groups) + b"\x00"
 
 
 def decode_groups(datum: bytes) -> tuple[RelayGroup, ...]:
@@ -109,6 +121,8 @@ class OpenGroup(NamedTuple):
 
     def owners(self, start: int, stop: int) -> list[int]:
         """The receipts that caused entries [start, stop), in order."""
+        if len(self.runs) == 1:
+            return [self.runs[0][1]]
         ends = [first for first, _ in self.runs[1:]] + [len(self.entries)]
         return [owner for (first, owner), end in zip(self.runs, ends, strict=True) if first < stop and end > start]
 
@@ -138,46 +152,43 @@ class _Packer:
 
     def __init__(self, start: RelayBundle) -> None:
         self._next = start
-        self.chunk: list[RelayGroup] = []
+        self._outer_bytes = len(start.to_bytes()) - 1
+        self.chunk: list[bytes] = []
         self._owners: list[int] = []
         self._groups_bytes = 0
-        self._outer_bytes = len(start.to_bytes()) - 1
 
     def entries_that_fit(self, group: OpenGroup, wanted: int) -> int:
         """How many of `wanted` entries of this group the open chunk still takes."""
-        fixed = 96 + 1 + zigzag_bytes(len(group.reference)) + len(group.reference)
-
-        def total(count: int) -> int:
-            packed = count * RELAY_ENTRY.size
-            body = self._groups_bytes + fixed + zigzag_bytes(packed) + packed
-            body += zigzag_bytes(len(self.chunk) + 1) + 1
-            return self._outer_bytes + zigzag_bytes(body) + body
-
-        room = CHUNK_BYTES - total(0)
-        count = min(wanted, max(0, room // RELAY_ENTRY.size))
-        while count and total(count) > CHUNK_BYTES:
+        if self._total(group, wanted) <= CHUNK_BYTES:
+            return wanted
+        count = min(wanted, max(0, CHUNK_BYTES - self._total(group, 0)) // RELAY_ENTRY.size)
+        while count and self._total(group, count) > CHUNK_BYTES:
             count -= 1
         return count
 
+    def _total(self, group: OpenGroup, entries: int) -> int:
+        """The bundle's encoding with this many entries of the group."""
+        packed = entries * RELAY_ENTRY.size
+        body = self._groups_bytes + 97 + len(long_bytes(len(group.reference))) + len(group.reference)
+        body += len(long_bytes(packed)) + packed + len(long_bytes(len(self.chunk) + 1)) + 1
+        return self._outer_bytes + len(long_bytes(body)) + body
+
     def add(self, group: OpenGroup, start: int, stop: int) -> None:
         """Append entries [start, stop) of a group to the open chunk."""
-        reference, entries = group.reference, b"".join(group.entries[start:stop])
-        self.chunk.append(RelayGroup(group.tx_id, group.sender, group.asset, group.kind, reference, entries))
-        self._groups_bytes += 96 + 1 + zigzag_bytes(len(reference)) + len(reference)
-        self._groups_bytes += zigzag_bytes(len(entries)) + len(entries)
+        tx_id, sender, asset, kind, reference, entries, _ = group
+        packed = b"".join(entries[start:stop])
+        datum = encode_group(RelayGroup(tx_id, sender, asset, kind, reference, packed))
+        self.chunk.append(datum)
+        self._groups_bytes += len(datum)
         self._owners += group.owners(start, stop)
 
     def close(self) -> tuple[RelayBundle, list[int]]:
         """The open chunk as a bundle; the next one follows it in sequence and chain."""
-        bundle, owners = replace(self._next, groups=encode_groups(self.chunk)), self._owners
+        bundle, owners = replace(self._next, groups=_join_groups(self.chunk)), self._owners
         datum = bundle.to_bytes()
         assert len(datum) <= CHUNK_BYTES, "a relay bundle exceeds its limit"
-        self._next = replace(self._next, sequence=bundle.sequence + 1, previous_head=bundle_head(datum), groups=b"")
+        following = bundle.sequence + 1
+        self._next = replace(self._next, sequence=following, previous_head=bundle_head(datum), groups=b"")
         self._outer_bytes = len(self._next.to_bytes()) - 1
         self.chunk, self._owners, self._groups_bytes = [], [], 0
         return bundle, owners
-
-
-def zigzag_bytes(value: int) -> int:
-    """Length of a non-negative number as an Avro varint."""
-    return max(1, ((value << 1).bit_length() + 6) // 7)

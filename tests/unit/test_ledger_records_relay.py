@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.codec.types import ZERO32, AssetId, ChainId, Hash32, ShardId, TxId
+from pipeline.codec.varint import long_bytes
 from pipeline.errors import PoisonRecord
 from pipeline.ledger import relay
 from pipeline.ledger.packing import RELAY_ENTRY
@@ -20,7 +21,6 @@ from pipeline.ledger.relay import (
     chunk_groups,
     decode_groups,
     encode_groups,
-    zigzag_bytes,
 )
 
 CHAIN = ChainId(b"\x01" * 32)
@@ -110,9 +110,9 @@ def test_no_groups_no_bundles() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 1, 63, 64, 8_191, 8_192, 2**20, 2**31, 2**62])
-def test_zigzag_bytes_is_the_length_of_a_varint(value: int) -> None:
+def test_long_bytes_has_the_length_of_a_varint(value: int) -> None:
     base = len(start_bundle(0).to_bytes())
-    assert len(start_bundle(value).to_bytes()) - base + 1 == zigzag_bytes(value)
+    assert len(start_bundle(value).to_bytes()) - base + 1 == len(long_bytes(value))
 
 
 GROUP = RelayGroup(TxId(ZERO32), bytes(32), AssetId(bytes(32)), EffectKind.CREDIT, b"", bytes(RELAY_ENTRY.size))

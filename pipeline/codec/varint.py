@@ -1,0 +1,65 @@
+"""Avro longs and length-prefixed bytes by hand, for the few records that are read or written once a transaction.
+
+A reader here either proves that what it read is canonical or gives up, and then the generic codec decides: hand and
+library can't disagree about what is decodable.
+"""
+
+_SMALL = tuple(bytes([value << 1]) for value in range(64))
+_MAX_BYTES = 10
+
+
+class GiveUp(Exception):  # noqa: N818 - control flow, never an error
+    """Not obviously canonical: let the generic codec decide."""
+
+
+def long_bytes(value: int) -> bytes:
+    """A long of 64 bits: zigzag, then 7 bits a byte, least significant first."""
+    if 0 <= value < 64:
+        return _SMALL[value]
+    rest = value << 1 ^ value >> 63
+    out = bytearray()
+    while rest > 0x7F:
+        out.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    out.append(rest)
+    return bytes(out)
+
+
+def prefixed(data: bytes) -> bytes:
+    """The encoding of an Avro `bytes` value."""
+    return long_bytes(len(data)) + data
+
+
+def read_long(data: bytes, position: int) -> tuple[int, int]:
+    """A minimal long and the position behind it. Raises `GiveUp`, or `IndexError` at the end of the data."""
+    byte = data[position]
+    if byte < 0x80:
+        return (byte >> 1) ^ -(byte & 1), position + 1
+    value, shift, start = byte & 0x7F, 7, position
+    while True:
+        position += 1
+        byte = data[position]
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    if not byte or position - start >= _MAX_BYTES or value >> 64:
+        raise GiveUp
+    return (value >> 1) ^ -(value & 1), position + 1
+
+
+def read_int(data: bytes, position: int) -> tuple[int, int]:
+    """A long that fits 32 bits."""
+    value, position = read_long(data, position)
+    if not -(2**31) <= value < 2**31:
+        raise GiveUp
+    return value, position
+
+
+def read_prefixed(data: bytes, position: int) -> tuple[bytes, int]:
+    """An Avro `bytes` value and the position behind it."""
+    length, position = read_long(data, position)
+    end = position + length
+    if length < 0 or end > len(data):
+        raise GiveUp
+    return data[position:end], end
