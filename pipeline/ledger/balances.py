@@ -18,19 +18,27 @@ def credit(overlay: Overlay, to: bytes, asset: AssetId, amount: int, *, even_if_
     key = balance_key(to, asset)
     raw = overlay.get(key)
     if raw is None:
-        account = account_key(Address(to))
-        if overlay.get(account) is None:
-            overlay.set(account, _NEW_ACCOUNT)
+        _ensure_account(overlay, to)
         overlay.set(key, amount.to_bytes(16, "big") + b"\x00")
         return True
     if raw[16] and not even_if_frozen:
         return False
+    held = int.from_bytes(raw[:16], "big")
+    if not held:
+        # A freeze creates no account, so a frozen balance of zero can stand without one.
+        _ensure_account(overlay, to)
     try:
-        overlay.set(key, (int.from_bytes(raw[:16], "big") + amount).to_bytes(16, "big") + raw[16:])
+        overlay.set(key, (held + amount).to_bytes(16, "big") + raw[16:])
     except OverflowError:
         # Issued amounts never exceed 2^128 - 1 over an asset's life: only a forged bundle gets here.
         raise TaskDiverged(f"a credit of {amount} exceeds what was ever issued; audit the source shard") from None
     return True
+
+
+def _ensure_account(overlay: Overlay, to: bytes) -> None:
+    account = account_key(Address(to))
+    if overlay.get(account) is None:
+        overlay.set(account, _NEW_ACCOUNT)
 
 
 def load_receivers(overlay: Overlay, keys: Sequence[StateKey]) -> None:
