@@ -20,7 +20,6 @@ from pipeline.errors import (
     InvalidShardConfig,
     PoisonRecord,
     SecurityValidationFailed,
-    ShardCreationFailed,
     ShardManagementFailed,
 )
 from pipeline.ledger.chain import Chain
@@ -179,8 +178,7 @@ class ShardManager:
             applied = admit(self._chain, state, LogRecord(0, None, record), self._verifier)
         except PoisonRecord as error:
             raise SecurityValidationFailed(f"shard {shard} can't be created: {error}") from None
-        if applied.code is not Code.OK:
-            raise ShardCreationFailed(f"shard {shard} can't be created: {applied.code.name}")
+        assert applied.code is Code.OK, f"the lowest idle partition is refused: {applied.code.name}"
         (offset,) = self._log.append([Append(_CONTROL, None, record)])
         return CreatedShard(shard, applied.state.sequence, offset)
 

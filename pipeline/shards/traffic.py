@@ -4,7 +4,7 @@ The newest header's time is the only clock. Blocks and bundles are read apart, s
 while it was being made; it never counts a bundle that no committed block sent.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -75,26 +75,26 @@ class _Underway(NamedTuple):
 
 @dataclass(slots=True)
 class _Channel:
-    """`sent_ms[sequence]`: when its source's block was, of what is not executed; `bundles`: likewise, as read."""
+    """Sequences ascend in both queues: what was sent and not executed with its source's block time, and as read."""
 
     sent: int = 0
     executed: int = 0
     read: int = 0
     bytes_read: int = 0
-    sent_ms: dict[int, int] = field(default_factory=dict)
-    bundles: dict[int, _Underway] = field(default_factory=dict)
+    unexecuted: deque[tuple[int, int]] = field(default_factory=deque)
+    bundles: deque[tuple[int, _Underway]] = field(default_factory=deque)
 
     def send(self, sequence: int, timestamp_ms: int) -> None:
         self.sent = max(self.sent, sequence)
         if sequence > self.executed:
-            self.sent_ms[sequence] = timestamp_ms
+            self.unexecuted.append((sequence, timestamp_ms))
 
     def execute(self, sequence: int) -> None:
         self.executed = max(self.executed, sequence)
-        self.read = max(self.read, sequence)
-        for ascending in (self.sent_ms, self.bundles):
-            while ascending and (first := next(iter(ascending))) <= sequence:
-                del ascending[first]
+        while self.unexecuted and self.unexecuted[0][0] <= sequence:
+            self.unexecuted.popleft()
+        while self.bundles and self.bundles[0][0] <= sequence:
+            self.bundles.popleft()
 
     def carry(self, sequence: int, bundle: _Underway) -> None:
         # Not the next one: a recovered leader's repeat, or a forgery that no shard executes.
@@ -102,10 +102,11 @@ class _Channel:
             return
         self.read = sequence
         self.bytes_read += bundle.size
-        self.bundles[sequence] = bundle
+        if sequence > self.executed:
+            self.bundles.append((sequence, bundle))
 
     def underway(self) -> list[_Underway]:
-        return [bundle for sequence, bundle in self.bundles.items() if sequence <= self.sent]
+        return [bundle for sequence, bundle in self.bundles if sequence <= self.sent]
 
 
 class CommunicationMonitor:
@@ -136,7 +137,9 @@ class CommunicationMonitor:
         self._relay[shard] = cursor.positions[1]
         self._now_ms = max(self._now_ms, cursor.timestamp_ms)
         for head in cursor.channels_in.values():
-            self._channels[ChannelName(ShardId(head.peer), shard)].execute(head.sequence)
+            channel = self._channels[ChannelName(ShardId(head.peer), shard)]
+            channel.execute(head.sequence)
+            channel.read = head.sequence
         for head in cursor.channels_out.values():
             self._channels[ChannelName(shard, ShardId(head.peer))].send(head.sequence, cursor.timestamp_ms)
 
@@ -156,7 +159,7 @@ class CommunicationMonitor:
             for bundle in underway:
                 for asset, amount in bundle.value:
                     value[asset] += amount
-            oldest_ms = min(channel.sent_ms.values(), default=self._now_ms)
+            oldest_ms = channel.unexecuted[0][1] if channel.unexecuted else self._now_ms
             channels.append(
                 ChannelTraffic(
                     name,
