@@ -84,10 +84,14 @@ class BlockScan:
             return False
         self.intact = False
         if header.height > self._height + 1:
-            missing = f"{self._height + 1} to {header.height - 1}" if header.height > self._height + 2 else str(
-                self._height + 1
+            missing = (
+                f"{self._height + 1} to {header.height - 1}"
+                if header.height > self._height + 2
+                else str(self._height + 1)
             )
-            self._say(FindingKind.BLOCK_MISSING, self._height + 1, offset, f"block {missing} is missing before this one")
+            self._say(
+                FindingKind.BLOCK_MISSING, self._height + 1, offset, f"block {missing} is missing before this one"
+            )
         else:
             what = f"block {header.height} names another predecessor than block {self._height} on the log"
             self._say(FindingKind.CHAIN_BROKEN, header.height, offset, what)

@@ -88,6 +88,10 @@ Report = Callable[[Finding], None]
 """Takes what a check found."""
 
 
+def ignore(finding: Finding) -> None:
+    """For readers of what another check has reported already."""
+
+
 def one_line(error: BaseException) -> str:
     """What an exception says, fit for a finding."""
     text = " ".join(str(error).split())

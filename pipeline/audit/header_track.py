@@ -3,6 +3,7 @@
 from collections import deque
 
 from pipeline.audit.block_scan import BlockScan
+from pipeline.audit.findings import ignore
 from pipeline.audit.relay_check import SentBundles
 from pipeline.codec.types import BlockHash, ShardId
 from pipeline.errors import TaskDiverged
@@ -21,10 +22,10 @@ class HeaderTrack:
 
     def __init__(self, log: EventLog, chain: Chain, shard: int, control: ControlFeed, replayed: int) -> None:
         """`replayed`: the last block that was executed again; bundles of later ones count for nothing."""
-        self._scan = BlockScan(log, chain, shard, lambda finding: None)
+        self._scan = BlockScan(log, chain, shard, ignore)
         self._checker = HeaderChecker(chain, ShardId(shard))
         self._control = control
-        self._replayed = replayed
+        self.replayed = replayed
         self._head: CheckedHead | None = CheckedHead.start(chain, shard)
         self._ready: deque[CheckedBlock] = deque()
         self.sent: dict[int, SentBundles] = {}
@@ -47,7 +48,9 @@ class HeaderTrack:
         return taken
 
     def finish(self) -> None:
-        """Read to the end."""
+        """Read to the end; no more blocks are taken."""
+        self._head = None
+        self._ready.clear()
         while self._read():
             pass
 
@@ -64,7 +67,7 @@ class HeaderTrack:
         return True
 
     def _gather(self, header: BlockHeader) -> None:
-        if header.height > self._replayed:
+        if header.height > self.replayed:
             return
         for item in header.channels_out:
             self.sent.setdefault(item.peer, SentBundles()).add(item.head, header.height)

@@ -6,7 +6,7 @@ receipts name offset and transaction id of every record that was executed, and `
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.audit.findings import Finding, FindingKind
+from pipeline.audit.findings import Finding, FindingKind, ignore
 from pipeline.audit.streams import RecordStream
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.errors import PoisonRecord
@@ -29,7 +29,9 @@ def altered_inputs(log: EventLog, header: BlockHeader, inputs: BlockInputs, rece
         return []
     transactions = {item.offset: item for item in receipts if isinstance(item, TransactionReceipt)}
     bundles = {item.offset: item for item in receipts if isinstance(item, BundleReceipt)}
-    return _compare(header, Topic.RELAY, inputs.relay.records, {at: _bundle_name(item) for at, item in bundles.items()}) + (
+    return _compare(
+        header, Topic.RELAY, inputs.relay.records, {at: _bundle_name(item) for at, item in bundles.items()}
+    ) + (
         _compare(
             header,
             Topic.TRANSACTIONS,
@@ -41,7 +43,7 @@ def altered_inputs(log: EventLog, header: BlockHeader, inputs: BlockInputs, rece
 
 def committed_receipts(log: EventLog, header: BlockHeader, start: int) -> list[Receipt] | None:
     """The block's receipts as the log has them, if they are those that its header commits to."""
-    stream = RecordStream(log, TopicPartition(Topic.RECEIPTS, header.shard), lambda finding: None, start=start)
+    stream = RecordStream(log, TopicPartition(Topic.RECEIPTS, header.shard), ignore, start=start)
     chunks: dict[int, tuple[bytes, ...]] = {}
     while (record := stream.pop()) is not None:
         try:
@@ -78,7 +80,11 @@ def _compare(
             say(FindingKind.INPUT_ALTERED, record.offset, f"the block executed {then} here, now {name} holds {stands}")
     offsets = {record.offset for record in records}
     for offset in sorted(executed.keys() - offsets):
-        say(FindingKind.INPUT_MISSING, offset, f"the block executed {executed[offset]} here, which {name} no longer holds")
+        say(
+            FindingKind.INPUT_MISSING,
+            offset,
+            f"the block executed {executed[offset]} here, which {name} no longer holds",
+        )
     return found
 
 

@@ -88,6 +88,7 @@ class RelayCheck:
     _gaps: dict[tuple[int, int], int] = field(default_factory=dict)
     _unreadable: int | None = None
     _told: set[tuple[int, int]] = field(default_factory=set)
+    _flying: set[tuple[int, int]] = field(default_factory=set)
 
     def run(self) -> None:
         """Read the partition to its end. `settled`: its end before any block was read; only what stands below it must
@@ -119,8 +120,8 @@ class RelayCheck:
         self._unreadable = None
         if self.executed is None or peer.height < height or sequence <= self._executed(source):
             return
-        # A repeat of a bundle in flight is the same bundle.
-        if not any(item[:3] == (source, self.destination, sequence) for item in reversed(self.in_flight)):
+        if (source, sequence) not in self._flying:
+            self._flying.add((source, sequence))
             self.in_flight.append(InFlight(source, self.destination, sequence, height, value_of(read)))
 
     def _place(self, offset: int, source: int, sequence: int, height: int) -> None:
@@ -144,7 +145,9 @@ class RelayCheck:
             height = peer.sent.height(sequence)
             if (source, sequence) in self._told or height > peer.height:
                 continue
-            what = f"bundle {sequence} of shard {source}, sent by its block {height}, is missing; it belongs before here"
+            what = (
+                f"bundle {sequence} of shard {source}, sent by its block {height}, is missing; it belongs before here"
+            )
             self._tell(FindingKind.BUNDLE_MISSING, source, sequence, height, offset, what)
         for source, head in sorted((self.executed or {}).items()):
             self._check_executed(source, head)

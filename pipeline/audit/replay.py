@@ -73,7 +73,7 @@ class CountingVerifier:
 
     def __init__(self, verifier: Verifier) -> None:
         """Counts for `verifier`."""
-        self._verifier = verifier
+        self.inner = verifier
         self.count = 0
         self.prefetch = verifier.prefetch
         self.accepts_key = verifier.accepts_key
@@ -81,11 +81,11 @@ class CountingVerifier:
     def verify(self, job: VerifyJob) -> bool:
         """As the port."""
         self.count += 1
-        return self._verifier.verify(job)
+        return self.inner.verify(job)
 
     def close(self) -> None:
         """As the port."""
-        self._verifier.close()
+        self.inner.close()
 
 
 @dataclass(slots=True)
@@ -150,7 +150,9 @@ class _Run:
                 say(FindingKind.BLOCK_DIVERGED, diverged.detail)
         except Fatal as fatal:
             positions, ends = cursor.positions, tuple(item.next for item in header.inputs)
-            damaged = find_damage(self.log, self.shard, positions, (ends[0], ends[1], ends[2])) if inputs is None else []
+            damaged = (
+                find_damage(self.log, self.shard, positions, (ends[0], ends[1], ends[2])) if inputs is None else []
+            )
             if damaged:
                 self.findings += damaged
             else:

@@ -78,7 +78,9 @@ def damage(source: TopicPartition, offset: int | None, error: Exception) -> Find
     return Finding(FindingKind.STORAGE_DAMAGED, one_line(error), shard, None, source.topic, offset)
 
 
-def find_damage(log: EventLog, shard: int, positions: tuple[int, int, int], ends: tuple[int, int, int]) -> list[Finding]:
+def find_damage(
+    log: EventLog, shard: int, positions: tuple[int, int, int], ends: tuple[int, int, int]
+) -> list[Finding]:
     """The damaged records among a block's inputs: its ranges of control, relay and transactions, one by one."""
     found: list[Finding] = []
     for topic, start, end in zip(INPUT_TOPICS, positions, ends, strict=True):

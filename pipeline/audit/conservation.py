@@ -1,0 +1,76 @@
+"""Per asset: balances + fees held + value in relay flight = issued - burned."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.audit.findings import Finding, FindingKind
+from pipeline.audit.relay_check import InFlight
+from pipeline.audit.replay import ShardResult
+from pipeline.codec.types import AssetId
+
+
+@dataclass(frozen=True, slots=True)
+class AssetLine:
+    """One asset over all shards, in minor units. `symbol` is empty where no shard knows the asset."""
+
+    asset: AssetId
+    symbol: str
+    balances: int
+    fees: int
+    in_flight: int
+    issued: int
+    burned: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing was made or lost."""
+        return self.balances + self.fees + self.in_flight == self.issued - self.burned
+
+    def to_json(self) -> dict[str, Any]:
+        """Amounts as strings, since they pass 2^53."""
+        return {
+            "asset": self.asset.hex(),
+            "symbol": self.symbol,
+            "balances": str(self.balances),
+            "fees": str(self.fees),
+            "in_flight": str(self.in_flight),
+            "issued": str(self.issued),
+            "burned": str(self.burned),
+            "holds": self.holds,
+        }
+
+
+def conservation(
+    shards: Sequence[ShardResult], in_flight: Iterable[InFlight], fee_asset: AssetId
+) -> tuple[AssetLine, ...]:
+    """The table, ascending by asset; only true of shards that were replayed to their ends."""
+    flying: dict[AssetId, int] = {}
+    for bundle in in_flight:
+        for asset, amount in bundle.value.items():
+            flying[asset] = flying.get(asset, 0) + amount
+    fees = sum(shard.fees for shard in shards)
+    known = {asset: leaf for shard in shards for asset, leaf in shard.assets.items()}
+    assets = known.keys() | flying.keys() | {asset for shard in shards for asset in shard.balances}
+    if fees:
+        assets |= {fee_asset}
+    lines = []
+    for asset in sorted(assets):
+        leaf = known.get(asset)
+        balances = sum(shard.balances.get(asset, 0) for shard in shards)
+        held = fees if asset == fee_asset else 0
+        symbol = leaf.symbol.decode(errors="replace") if leaf else ""
+        issued, burned = (leaf.issued, leaf.burned) if leaf else (0, 0)
+        lines.append(AssetLine(asset, symbol, balances, held, flying.get(asset, 0), issued, burned))
+    return tuple(lines)
+
+
+def unbalanced(lines: Iterable[AssetLine]) -> list[Finding]:
+    """A finding for every asset whose value was made or lost."""
+    found = []
+    for line in lines:
+        if not line.holds:
+            there, should = line.balances + line.fees + line.in_flight, line.issued - line.burned
+            what = f"asset {line.symbol or line.asset.hex()}: {there} in balances, fees and flight, {should} issued"
+            found.append(Finding(FindingKind.CONSERVATION, what))
+    return found
