@@ -10,24 +10,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import Address, AssetId, ShardId, Slot, StateKey, slot_of_id
-from pipeline.errors import PoisonRecord, TaskDiverged
 from pipeline.kv.port import KeyValue
 from pipeline.kv.rocks import open_rocks
-from pipeline.ledger.checkpoints import Checkpoint, SignedStateRoot, StateRoot
+from pipeline.ledger.checkpoints import Checkpoint, StateRoot
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.ledger.leaves import Account, Asset, Balance, account_key, asset_key
 from pipeline.log.embedded import EmbeddedLog
+from pipeline.log.port import EventLog
 from pipeline.node.layout import NodeLayout
-from pipeline.shards.recovery import stored_cursor
+from pipeline.shards.recovery import last_signed, stored_cursor
 from pipeline.state.store import StateStore
 
 _ACCOUNT: Final = b"account/"
 _BALANCE: Final = b"balance/"
 _CACHE_BYTES: Final = 16 << 20
-_TAIL: Final = 64
-_TAIL_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,21 +123,15 @@ class LedgerReader:
 
     def signed_head(self, shard: int) -> SignedHead | None:
         """The newest state root of a shard; None before the first. Raises `TaskDiverged` for a record that is none."""
-        source = TopicPartition(Topic.STATE_ROOTS, shard)
-        end, span = self.log.end_offset(source), _TAIL
-        while end > 0:
-            start = max(0, end - span)
-            records = self.log.read(source, start, span, _TAIL_BYTES)
-            if records:
-                try:
-                    signed = SignedStateRoot.from_record(records[-1].value)
-                    return SignedHead(StateRoot.from_bytes(signed.state_root), Checkpoint.from_bytes(signed.checkpoint))
-                except PoisonRecord as error:
-                    raise TaskDiverged(f"state-roots partition {shard} offset {records[-1].offset}: {error}") from None
-            if start == 0:
-                break
-            span *= 4
+        return last_signed_head(self.log, shard)
+
+
+def last_signed_head(log: EventLog, shard: int) -> SignedHead | None:
+    """The newest state root of a shard on a log; None before the first."""
+    signed = last_signed(log, shard)
+    if signed is None:
         return None
+    return SignedHead(StateRoot.from_bytes(signed.state_root), Checkpoint.from_bytes(signed.checkpoint))
 
 
 def _accounts_of_slot(leaves: Iterator[tuple[StateKey, bytes]]) -> list[AccountView]:

@@ -12,7 +12,7 @@ from pipeline.crypto.verifier import Verifier
 from pipeline.errors import PoisonRecord, TaskDiverged
 from pipeline.ledger.blocks import BlockHeader
 from pipeline.ledger.chain import Chain
-from pipeline.ledger.checkpoints import SignedStateRoot, StateRoot
+from pipeline.ledger.checkpoints import Checkpoint, SignedStateRoot, StateRoot
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.log.port import Append, EventLog
 from pipeline.shards.block_reader import BlockReader
@@ -90,6 +90,12 @@ class Recovery:
 
 def last_signed_root(log: EventLog, shard: int) -> StateRoot | None:
     """The newest state root on `state-roots[shard]`. Raises `TaskDiverged` for a record that is none."""
+    signed = last_signed(log, shard)
+    return None if signed is None else StateRoot.from_bytes(signed.state_root)
+
+
+def last_signed(log: EventLog, shard: int) -> SignedStateRoot | None:
+    """The newest record on `state-roots[shard]`, not verified. Raises `TaskDiverged` for a record that is none."""
     source = TopicPartition(Topic.STATE_ROOTS, shard)
     end, span = log.end_offset(source), _TAIL_RECORDS
     while end > 0:
@@ -97,9 +103,12 @@ def last_signed_root(log: EventLog, shard: int) -> StateRoot | None:
         records = log.read(source, start, span, _RECORD_BYTES)
         if records:
             try:
-                return StateRoot.from_bytes(SignedStateRoot.from_record(records[-1].value).state_root)
+                signed = SignedStateRoot.from_record(records[-1].value)
+                StateRoot.from_bytes(signed.state_root)
+                Checkpoint.from_bytes(signed.checkpoint)
             except PoisonRecord as error:
                 raise TaskDiverged(f"shard {shard}: state-roots offset {records[-1].offset}: {error}") from None
+            return signed
         if start == 0:
             break
         span *= 4

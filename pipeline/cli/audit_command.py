@@ -1,0 +1,37 @@
+"""`hauptbuch audit`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.auditing import audit_log, say_progress
+from pipeline.cli.output import line
+from pipeline.cli.surroundings import Directory
+from pipeline.client.trust import load_trust
+from pipeline.errors import ConfigError
+from pipeline.node.layout import NodeLayout
+
+
+def run(
+    directory: Directory,
+    trust: Annotated[
+        Path | None, typer.Option("--trust", metavar="FILE", help="A trust file: tells whether history was cut.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report here too.")] = None,
+) -> int:
+    """Replay the log, recompute every root and check every signature, trusting genesis alone.
+
+    Exit code 1: something was found; each finding names shard, height and offset.
+    """
+    layout = NodeLayout(directory)
+    chain = layout.chain()
+    report = audit_log(layout.log, chain, None if trust is None else load_trust(trust), say_progress())
+    for text in report.render():
+        line(text)
+    if json is not None:
+        try:
+            json.write_text(report.to_text(), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{json} can't be written: {error.strerror}; give another place") from None
+    return 0 if report.ok else 1
