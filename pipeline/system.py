@@ -21,6 +21,7 @@ from pipeline.errors import (
     HauptbuchError,
     ShardCreationFailed,
     ShardingError,
+    ShardingLimitsExceeded,
     ShardManagementFailed,
     StateSynchronizationFailed,
     TransactionProcessingFailed,
@@ -177,6 +178,8 @@ class ShardingSystem:
         It owns no slots yet. Raises as `ShardManager.create_shard`, and `ShardCreationFailed` where it takes too long.
         """
         tasks = self._driver.tasks
+        if len(tasks) >= self.max_shards:
+            raise ShardingLimitsExceeded(f"{len(tasks)} shards are the limit of {self.max_shards}: raise max_shards")
         shard = self.shard_manager.create_shard(config).shard
         timeout_s = self.config.shard_creation_timeout_s
         if not self._run(lambda: len(tasks) > shard and _leads(tasks[shard]), timeout_s):

@@ -23,6 +23,7 @@ from pipeline.ledger.checkpoints import Assurance
 from pipeline.log.embedded import Durability, EmbeddedLog
 from pipeline.node.bootstrap import check_suites, create_topics
 from pipeline.node.layout import DirectoryLock, NodeLayout
+from pipeline.shards.allocator import ShardAllocator
 from pipeline.shards.progress import Idle, Progress
 from pipeline.shards.task import ShardTask, SoleOwner, TaskConfig
 from pipeline.state.store import StateStore
@@ -68,6 +69,7 @@ class Node:
         create_topics(self.log, chain)
         self._kvs: list[KeyValue] = []
         self._cache_bytes = config.store.cache_bytes // chain.genesis.shards
+        self.allocator = ShardAllocator(chain, self._open_store, config.system.max_shards)
         self.tasks: list[ShardTask] = []
         self._open_tasks(chain.genesis.shards)
         self.synchronizer = self._synchronizer(signer)
@@ -103,11 +105,14 @@ class Node:
         config = TaskConfig(linger_ms=self.config.shard.linger_ms, accept_time=self._accept_time)
         for number in range(len(self.tasks), shards):
             shard = ShardId(number)
-            owned = self.chain.shard_map.slots_of(shard)
-            store = StateStore(self._open_kv(self.layout.shard(number)), shard, owned, self._cache_bytes)
+            store = self.allocator.allocate(shard)
             task = ShardTask(self.chain, shard, self.log, store, self.verifier, SoleOwner(), config)
             task.assign()
             self.tasks.append(task)
+
+    def _open_store(self, shard: ShardId) -> StateStore:
+        owned = self.chain.shard_map.slots_of(shard)
+        return StateStore(self._open_kv(self.layout.shard(shard)), shard, owned, self._cache_bytes)
 
     def _synchronizer(self, signer: PrivateKey) -> Synchronizer:
         # The synchronizer of a one-process node is the same process and operator as its shards: executing their

@@ -15,7 +15,8 @@ class ShardAllocator:
     def __init__(self, chain: Chain, open_store: Callable[[ShardId], StateStore], max_shards: int = MAX_SHARDS) -> None:
         """`open_store` opens a shard's store, or creates it; `max_shards` bounds what this process takes on."""
         self._open_store = open_store
-        self.limit: Final = min(chain.genesis.partitions, max_shards)
+        self._partitions = chain.genesis.partitions
+        self.limit: Final = min(self._partitions, max_shards)
 
     def next_idle(self, active_shards: int) -> ShardId:
         """The lowest idle partition. Raises `ShardingLimitsExceeded` where there is none."""
@@ -36,5 +37,6 @@ class ShardAllocator:
     def _check_limit(self, shard: int) -> None:
         if not 0 <= shard < self.limit:
             raise ShardingLimitsExceeded(
-                f"there is no shard {shard}: {self.limit} partitions may be used; a chain with more needs a new genesis"
+                f"shard {shard} is over the limit of {self.limit} shards: raise max_shards; more than the chain's "
+                f"{self._partitions} partitions need a successor chain"
             )

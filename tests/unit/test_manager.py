@@ -50,7 +50,7 @@ def test_partitions_and_the_configured_limit_bound_allocation() -> None:
     assert (net.allocator.limit, few.limit) == (4, 3)
     assert (few.next_idle(2), few.allocate(ShardId(2)).shard) == (2, 2)
     for refused in (3, 1000, -1):
-        with pytest.raises(errors.ShardingLimitsExceeded, match="3 partitions may be used"):
+        with pytest.raises(errors.ShardingLimitsExceeded, match="limit of 3 shards: raise max_shards"):
             few.allocate(ShardId(refused))
     with pytest.raises(errors.ShardingLimitsExceeded):
         few.next_idle(3)
