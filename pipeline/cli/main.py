@@ -36,6 +36,7 @@ class Command(NamedTuple):
 
 
 COMMANDS: Final[dict[str, Command]] = {
+    "demo": Command("pipeline.cli.demo_command", "Real payments, a proof, an audit, tampered copies caught."),
     "init": Command("pipeline.cli.init_command", "Make the directory of a new ledger."),
     "keygen": Command("pipeline.cli.keygen_command", "Make a key and name its account."),
     "load": Command("pipeline.cli.load_command", "Play any CSV of payments."),
@@ -45,6 +46,9 @@ COMMANDS: Final[dict[str, Command]] = {
     "accounts": Command("pipeline.cli.accounts_command", "All accounts and their balances."),
     "status": Command("pipeline.cli.status_command", "Shards, lag, bytes and the last root on one screen."),
     "roots": Command("pipeline.cli.roots_command", "Verified state roots, as they appear with --follow."),
+    "prove": Command("pipeline.cli.prove_command", "Write a portable proof of a balance or of its absence."),
+    "verify": Command("pipeline.cli.verify_command", "Check a proof offline."),
+    "audit": Command("pipeline.cli.audit_command", "Replay the log and check all of it."),
 }
 
 
