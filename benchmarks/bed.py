@@ -53,6 +53,14 @@ def sample_rows() -> list[Row]:
     return [row for row in rows if row.payee and row.amount]
 
 
+class Unsigned(NamedTuple):
+    """A transaction that waits for its signature."""
+
+    name: str
+    body: bytes
+    carries_key: bool
+
+
 @dataclass
 class Wallet:
     """Keys from a seed, one a name; makes and signs transactions with the next nonce."""
@@ -67,20 +75,21 @@ class Wallet:
             self.keys[name] = STANDARD_SUITES[SUITE].generate(derive_seed(SEED, name))
         return address_of(SUITE, self.keys[name].public_key)
 
-    def body(self, name: str, *operations: Operation) -> tuple[str, bytes]:
+    def body(self, name: str, *operations: Operation) -> Unsigned:
         """An unsigned transaction of `name`."""
         sender, nonce = self.address(name), self.nonces.get(name, 0)
         self.nonces[name] = nonce + 1
-        return name, TransactionBody(self.node.chain.chain_id, sender, nonce, operations).to_bytes()
+        datum = TransactionBody(self.node.chain.chain_id, sender, nonce, operations).to_bytes()
+        return Unsigned(name, datum, carries_key=nonce == 0)
 
-    def sign(self, bodies: Sequence[tuple[str, bytes]]) -> list[Append]:
-        """Records for the log; each carries its key, as a producer's first one does."""
-        signatures = parallel_sign([(self.keys[name], body) for name, body in bodies], contexts.TRANSACTION)
+    def sign(self, bodies: Sequence[Unsigned]) -> list[Append]:
+        """Records for the log; a sender's first one carries its key."""
+        signatures = parallel_sign([(self.keys[item.name], item.body) for item in bodies], contexts.TRANSACTION)
         appends = []
-        for (name, body), signature in zip(bodies, signatures, strict=True):
+        for (name, body, carries_key), signature in zip(bodies, signatures, strict=True):
             key = self.keys[name].public_key
             partition = self.node.chain.shard_map.owner_of(address_of(SUITE, key))
-            record = SignedTransaction(body, SUITE, key, signature).to_record()
+            record = SignedTransaction(body, SUITE, key if carries_key else None, signature).to_record()
             appends.append(Append(TopicPartition(Topic.TRANSACTIONS, partition), None, record))
         return appends
 
@@ -102,7 +111,7 @@ def bed(shards: int, funds: dict[str, int]) -> Iterator[tuple[Node, Wallet, byte
         layout.config.write_text("")
         node = Node.open(layout.root)
         try:
-            wallet = Wallet(node, {"treasury": made.keys["treasury"]})
+            wallet = Wallet(node, dict(made.keys))
             asset = asset_id_of(made.chain.genesis.treasury, b"UNIT")
             entries = [(wallet.address(name), amount) for name, amount in funds.items()]
             bodies = [wallet.body("treasury", CreateAsset(b"UNIT"))]

@@ -56,7 +56,7 @@ def single_entry_rate(count: int = 8_000) -> float:
 
 
 def gateway_rate(repetitions: int = 10) -> float:
-    """Entries a second of the workload `gateway`: 64 custodians pay the sample's receivers, 100 entries a transaction."""
+    """Entries a second of `gateway`: 64 custodians pay the sample's receivers, 100 entries a transaction."""
     rows = [
         Row(_custodian(row.payer), f"{row.payee}/{repetition}", row.amount)
         for repetition in range(repetitions)

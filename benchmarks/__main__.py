@@ -1,0 +1,104 @@
+"""`make bench`: every figure measured side by side in one run, with the machine and the versions that it ran on."""
+
+import os
+import platform
+import resource
+from importlib.metadata import version
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import original, proofs, rates, recovery, tree
+
+PACKAGES = ("cryptography", "fastavro", "rocksdict", "pqcrypto")
+
+
+def main() -> None:
+    """Print all tables."""
+    console = Console(width=110)
+    console.print(_machine())
+    console.print(_rates())
+    console.print(_tree())
+    console.print(_proofs())
+    console.print(_recovery())
+    console.print(_original())
+
+
+def _machine() -> str:
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}, {packages}"
+    )
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    return table
+
+
+def _rates() -> Table:
+    table = _table("One process, 4 shards, from the log to signed roots", "figure", "a second", "ratio", "aim")
+    before = rates.signature_limit()
+    single = rates.single_entry_rate()
+    limit = (before + rates.signature_limit()) / 2
+    table.add_row("ML-DSA-65 checks, all cores, nothing else", f"{limit:,.0f}", "1", "")
+    table.add_row("single-entry transactions", f"{single:,.0f}", f"{single / limit:.2f} of the checks", "0.5")
+    table.add_row("gateway entries, 100 a transaction", f"{rates.gateway_rate():,.0f}", "", "25,000")
+    return table
+
+
+def _tree() -> Table:
+    table = _table("Tree, microseconds a changed key", "leaves", "block", "update", "its hashes", "ratio", "aim")
+    for row in tree.run():
+        table.add_row(
+            f"{row.leaves:,}",
+            f"{row.block:,}",
+            f"{row.micros:.2f}",
+            f"{row.floor_micros:.2f}",
+            f"{row.ratio:.2f}",
+            "1.8",
+        )
+    return table
+
+
+def _proofs() -> Table:
+    figures = proofs.run()
+    table = _table(f"A proof among {figures.accounts:,} leaves", "bytes", "made in µs", "verified in µs")
+    table.add_row(f"{figures.mean_bytes:,.0f}", f"{figures.prove_micros:.1f}", f"{figures.verify_micros:.1f}")
+    return table
+
+
+def _recovery() -> Table:
+    figures = recovery.run()
+    table = _table(
+        f"Recovery of 4 shards after {figures.transactions:,} transactions", "", "seconds", "transactions a second"
+    )
+    table.add_row("stores kept", f"{figures.with_store_seconds:.2f}", "")
+    rate = figures.transactions / figures.from_log_seconds
+    table.add_row("stores lost, from the log", f"{figures.from_log_seconds:.2f}", f"{rate:,.0f}")
+    return table
+
+
+def _original() -> Table:
+    columns = ("operation", "stated ms", "measured ms", "stated gas", "gas", "stated MB")
+    memory = {"Shard Creation": 20, "Transaction Processing": 10, "Cross-Shard Communication": 30}
+    table = _table("The original architecture's table, and this machine", *columns)
+    for row in original.run():
+        table.add_row(
+            row.operation,
+            str(row.stated_ms),
+            f"{row.measured_ms:.1f}",
+            f"{row.stated_gas:,}",
+            f"{row.measured_gas:,}",
+            str(memory.get(row.operation, 40)),
+        )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    table.caption = f"memory: this whole process, all of the above included, peaked at {peak} MB"
+    return table
+
+
+if __name__ == "__main__":
+    main()
