@@ -3,7 +3,8 @@
 A recovered leader publishes its last block's outputs once more, byte for byte; nothing else may stand there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from pipeline.audit.findings import Finding, FindingKind, Report
 from pipeline.audit.streams import RecordStream
@@ -25,7 +26,7 @@ def dead_letter_height(value: bytes | None) -> int:
     return DeadLetter.from_record(value).height
 
 
-_HEIGHT_OF: dict[Topic, HeightOf] = {Topic.RECEIPTS: receipt_height, Topic.DEAD_LETTERS: dead_letter_height}
+HEIGHT_OF: Final[Mapping[Topic, HeightOf]] = {Topic.RECEIPTS: receipt_height, Topic.DEAD_LETTERS: dead_letter_height}
 
 
 class OutputCheck:
@@ -37,7 +38,7 @@ class OutputCheck:
         self._topic = topic
         self._shard = shard
         self._report = report
-        self._height_of = _HEIGHT_OF[topic]
+        self._height_of = HEIGHT_OF[topic]
         self._settled = log.end_offset(source)
         # Blocks committed while the audit runs have outputs beyond this end; only what was there at first is drained.
         self._log = log
