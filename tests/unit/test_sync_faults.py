@@ -14,7 +14,7 @@ from pipeline.kv.memory import MemoryKeyValue
 from pipeline.ledger.blocks import BlockHeader, frame_header
 from pipeline.ledger.checkpoints import Assurance, Checkpoint, CheckpointProposal, CheckpointSignature, checkpoint_hash
 from pipeline.ledger.packing import RELAY_ENTRY
-from pipeline.ledger.relay import EffectKind, RelayBundle, RelayGroup, channel_start, encode_group, encode_groups
+from pipeline.ledger.relay import EffectKind, RelayBundle, RelayGroup, channel_start, encode_groups
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.port import Append, Committed, TransactionalWriter
 from pipeline.shards.progress import Idle
@@ -228,9 +228,7 @@ def forged_bundle(net: Net) -> RelayBundle:
     thief = next(n for n in NAMES if net.chain.shard_map.owner_of(address_of_key(key_of(n))) == 1)
     entry = RELAY_ENTRY.pack(0, address_of_key(key_of(thief)), (10**6).to_bytes(16, "big"))
     group = RelayGroup(bytes(32), bytes(32), net.asset, EffectKind.CREDIT, b"", entry)
-    return RelayBundle(
-        net.chain.chain_id, ShardId(0), ShardId(1), 99, 0, sequence + 1, head, encode_groups([encode_group(group)])
-    )
+    return RelayBundle(net.chain.chain_id, ShardId(0), ShardId(1), 99, 0, sequence + 1, head, encode_groups([group]))
 
 
 def test_a_forged_but_chained_bundle_is_never_under_a_signature() -> None:
@@ -295,18 +293,36 @@ def test_execution_survives_stores_behind_and_ahead() -> None:
     stores = {shard: MemoryKeyValue() for shard in range(2)}
     sync = net.synchronizer(disk, assurance=Assurance.EXECUTION, stores=stores)
     net.run(sync)
-    more(net, sync)
+    for _ in range(20):
+        more(net, sync)
     assert_sound(net, sync)
     sync.close()
     stores[0] = MemoryKeyValue()  # lost: behind the signed head
     more(net)
-    ahead = net.synchronizer(assurance=Assurance.EXECUTION, stores=stores)
-    for _ in range(20):
-        ahead.step(net.now_ms)  # executes blocks that it has not signed when it stops
-    ahead.close()
-    again = net.synchronizer(disk, assurance=Assurance.EXECUTION, stores=stores)
+    behind = net.synchronizer(disk, assurance=Assurance.EXECUTION, stores=stores)
+    net.run(behind)
+    assert_sound(net, behind)
+    behind.close()
+    again = net.synchronizer(assurance=Assurance.EXECUTION, stores=stores)  # stores ahead of an empty directory
     net.run(again)
     assert_sound(net, again)
+
+
+def test_execution_halts_where_its_store_holds_another_history() -> None:
+    net, other, disk = busy_net(), Net(shards=2), MemoryKeyValue()
+    other.fund(dict.fromkeys(NAMES, 999))
+    other.run()
+    stores = {shard: MemoryKeyValue() for shard in range(2)}
+    stranger = other.synchronizer(assurance=Assurance.EXECUTION, stores=stores)
+    other.run(stranger)
+    for behind in (False, True):
+        if behind:
+            more(net)
+            net.run(net.synchronizer(disk))  # signed at HEADERS, so the stores are not at the signed heads
+        sync = net.synchronizer(disk, assurance=Assurance.EXECUTION, stores=stores)
+        net.run(sync)
+        assert sync.state is SyncState.HALTED
+        assert isinstance(sync.error, TaskDiverged)
 
 
 def test_a_block_ahead_of_the_clock_waits() -> None:
