@@ -68,10 +68,8 @@ def _print(report: LoadReport) -> None:
     line(f"rejected      {report.rejected:,} rows")
     line(f"transactions  {report.transactions:,}, and {report.funding_transactions:,} of the treasury")
     line(f"blocks        {report.blocks:,} in {report.rounds:,} signed rounds")
-    line(
-        f"rate          {rate:,.0f} payments/s over {report.paying_s:.1f} s, {report.signing_s:.1f} s of them for signing; "
-        f"{report.seconds:.1f} s in all"
-    )
+    line(f"rate          {rate:,.0f} payments/s over {report.paying_s:.1f} s")
+    line(f"time          {report.seconds:.1f} s in all, {report.signing_s:.1f} s of them for signing")
     for problem in report.problems:
         line(f"not OK        {problem}")
     line("receipts all OK" if report.all_ok else "receipts NOT all OK")

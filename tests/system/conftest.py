@@ -1,0 +1,54 @@
+"""Directories that tests of the command line start from; making one takes half a second, copying it none."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import COLUMNS, CommandLine, write_csv
+
+from pipeline.cli.main import run
+
+
+@pytest.fixture(autouse=True)
+def _no_passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("HAUPTBUCH_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    return CommandLine(capsys)
+
+
+@pytest.fixture(scope="session")
+def _fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("ledgers") / "fresh"
+    assert run(["init", str(directory), "--shards", "2"]) == 0
+    return directory
+
+
+@pytest.fixture(scope="session")
+def _funded(_fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Accounts a to h over both shards, each with 1000.00 UNIT but for what it pays."""
+    directory = tmp_path_factory.mktemp("ledgers") / "funded"
+    shutil.copytree(_fresh, directory)
+    names = "abcdefgh"
+    rows: list[tuple[object, ...]] = [(name, name, "1000.00") for name in names]
+    file = write_csv(directory.parent / "start.csv", rows)
+    assert run(["load", str(directory), str(file), *COLUMNS, "--decimals", "2"]) == 0
+    return directory
+
+
+@pytest.fixture
+def fresh(_fresh: Path, tmp_path: Path) -> Iterator[Path]:
+    """A ledger of two shards that nobody ran yet."""
+    yield Path(shutil.copytree(_fresh, tmp_path / "ledger"))
+
+
+@pytest.fixture
+def funded(_funded: Path, tmp_path: Path) -> Iterator[Path]:
+    """Accounts a to h with 1000.00 UNIT each, of nonce 1."""
+    yield Path(shutil.copytree(_funded, tmp_path / "ledger"))
