@@ -14,6 +14,7 @@ from pipeline.errors import (
     Fatal,
     InvalidTransaction,
     InvalidTransactionResult,
+    PoisonRecord,
     SecurityValidationFailed,
     ShardingLimitsExceeded,
     StateManagementFailed,
@@ -26,7 +27,7 @@ from pipeline.ledger.leaves import Account, account_key
 from pipeline.ledger.overlay import Overlay, StateView
 from pipeline.ledger.prepared import PreparedTransaction, prepare_transaction
 from pipeline.ledger.receipts import TransactionReceipt
-from pipeline.ledger.transactions import SignedTransaction
+from pipeline.ledger.transactions import SignedTransaction, TransactionBody
 
 _REFUSED: Final = {
     Code.KEY_REQUIRED: "its sender has no recorded key; sign it with the public key attached",
@@ -53,22 +54,19 @@ def check_form(chain: Chain, transaction: SignedTransaction) -> Submission:
         record = transaction.to_record()
     except ValueError as error:
         raise InvalidTransaction(f"the transaction can't be encoded: {error}") from None
-    # Gas depends on the shard that reads, so the sender must be known first; any shard can decode.
-    read = prepare_transaction(chain, ShardId(0), LogRecord(0, None, record))
-    match read:
-        case DeadLetterReason.TOO_LARGE:
-            limit = chain.genesis.limits.record_bytes
-            raise ShardingLimitsExceeded(f"the transaction has {len(record)} bytes, over {limit}: split it")
-        case DeadLetterReason():
-            raise InvalidTransaction("the transaction's body can't be read; build and sign it again")
+    if len(record) > (limit := chain.genesis.limits.record_bytes):
+        raise ShardingLimitsExceeded(f"the transaction has {len(record)} bytes, over {limit}: split it")
+    try:
+        # Gas depends on the shard that reads, so the sender must be known first.
+        shard = chain.shard_map.owner_of(TransactionBody.from_bytes(transaction.body).sender)
+        read = prepare_transaction(chain, shard, LogRecord(0, None, record))
+    except PoisonRecord as error:
+        raise InvalidTransaction(f"the transaction's body can't be read: {error}; build and sign it again") from None
+    if isinstance(read, DeadLetterReason):
+        raise InvalidTransaction("the transaction's suite is no number of 32 bits; sign it again")
     body, name = read.body, f"transaction {read.tx_id.hex()[:16]}"
     if body.chain_id != chain.chain_id or body.protocol != chain.genesis.protocol:
         raise InvalidTransaction(f"{name} is of another chain or protocol; build it for {chain.chain_id.hex()[:16]}")
-    shard = chain.shard_map.owner_of(body.sender)
-    if shard != 0:
-        again = prepare_transaction(chain, shard, LogRecord(0, None, record))
-        assert isinstance(again, PreparedTransaction), "decodable for one shard and not for another"
-        read = again
     if not read.within_limits:
         raise ShardingLimitsExceeded(
             f"{name} exceeds a static limit of genesis (entries, amounts, sizes, gas price or gas): change or split it"

@@ -262,6 +262,7 @@ def test_what_can_be_refused_before_it_is_published() -> None:
     refusals: list[tuple[object, type[errors.ShardingError], str]] = [
         (replace(good, body=good.body[:-1]), errors.InvalidTransaction, "can't be read"),
         (replace(good, suite="x"), errors.InvalidTransaction, "can't be encoded"),
+        (replace(good, suite=1 << 40), errors.InvalidTransaction, "suite is no number"),
         (replace(good, body=foreign), errors.InvalidTransaction, "another chain"),
         (replace(good, body=many), errors.ShardingLimitsExceeded, "static limit"),
         (replace(good, body=huge), errors.ShardingLimitsExceeded, "split it"),
