@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
+from itertools import pairwise
 from random import Random
 
 from pipeline.codec.types import Address, AssetId, Hash32
@@ -91,7 +92,8 @@ class Twin:
         asset = self.assets[(0, 0, 0, 0, 1, 1, 2)[pick(0, 6)]]
         own = self.assets[1 if actor is self.issuer else 0] if pick(0, 4) else asset
         somebody = self.actors[pick(0, len(self.actors) - 1)]
-        amount = (1, 7, 60, 500, 2**127)[pick(0, 4)]
+        balance = self.reference[self.world.home(actor)].state.balance(actor.address, asset)
+        amount = (1, 7, 60, 500, 2**127, max(1, balance), balance + 1)[pick(0, 6)]
         match pick(0, 11):
             case 0:
                 return CreateAsset((b"UNIT", OTHER)[pick(0, 1)], pick(0, 2))
@@ -110,7 +112,7 @@ class Twin:
             case 7:
                 return DeleteData(bytes([pick(0, 2)]))
             case _:
-                entries = [(self.actors[pick(0, len(self.actors) - 1)], pick(1, 40)) for _ in range(pick(1, 4))]
+                entries = [(self.actors[pick(0, len(self.actors) - 1)], pick(1, 40)) for _ in range(pick(0, 4))]
                 return transfer(asset, (somebody, amount), *entries, reference=bytes(pick(0, 1)))
 
     def collect_fees(self, pick: Pick) -> None:
@@ -168,6 +170,8 @@ class Twin:
         bundled: dict[int, list[Effect]] = {}
         for bundle in block.executed.bundles:
             bundled.setdefault(bundle.destination, []).extend(effects_of(bundle)[0])
+            groups = [replace(group, entries=b"") for group in decode_groups(bundle.groups)]
+            assert all(one != following for one, following in pairwise(groups))
         assert bundled == by_destination
         assert list(bundled) == sorted(bundled)
         for destination, effects in by_destination.items():
