@@ -231,7 +231,7 @@ class ShardingSystem:
 
     def _process(self, transactions: Sequence[SignedTransaction]) -> list[TransactionResult | ShardingError]:
         self._adopt()
-        admitted = [self._admit(transaction) for transaction in transactions]
+        admitted = self.shard_manager.admit(transactions)
         submissions = [item for item in admitted if isinstance(item, Submission)]
         waits = [_Wait(published) for published in self.shard_manager.publish(submissions)]
         config, receipts, tasks = self.config, self._receipts, self._driver.tasks
@@ -250,12 +250,6 @@ class ShardingSystem:
         )
         results = iter([self._result(wait) for wait in waits])
         return [next(results) if isinstance(item, Submission) else item for item in admitted]
-
-    def _admit(self, transaction: SignedTransaction) -> Submission | ShardingError:
-        try:
-            return self.shard_manager.admit(transaction)
-        except ShardingError as error:
-            return error
 
     def _wait(
         self,

@@ -20,7 +20,9 @@ from pipeline.errors import (
     InvalidShardConfig,
     PoisonRecord,
     SecurityValidationFailed,
+    ShardingError,
     ShardManagementFailed,
+    StateManagementFailed,
 )
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.codes import Code
@@ -192,8 +194,9 @@ class ShardManager:
 
     def validate_transaction_security(self, submission: Submission) -> None:
         """Key, nonce and signature. Raises `InvalidShard`, `SecurityValidationFailed`, `StateManagementFailed`."""
-        view = self.task(submission.shard).store.view()
-        check_security(self._chain, view, self._verifier, submission)
+        (refusal,) = check_security(self._chain, self._serving(submission).store.view(), self._verifier, [submission])
+        if refusal is not None:
+            raise refusal
 
     def process_transaction_in_shard(self, transaction: SignedTransaction, shard: ShardId) -> PublishedTransaction:
         """Check and publish; the shard's receipt says what became of it.
@@ -201,18 +204,42 @@ class ShardManager:
         Raises as `validate_transaction` and `validate_transaction_security`, `InvalidShard` for a shard that does
         not serve, `TransactionDoesNotBelongToShard`.
         """
-        return self.publish([self.admit(transaction, shard)])[0]
-
-    def admit(self, transaction: SignedTransaction, shard: ShardId | None = None) -> Submission:
-        """All checks of `process_transaction_in_shard`, without publishing; `shard` None: the sender's."""
         submission = self.validate_transaction(transaction)
-        task = self.task(submission.shard if shard is None else shard)
-        if shard is not None:
-            check_shard(submission, shard)
+        self.task(shard)
+        check_shard(submission, shard)
+        self.validate_transaction_security(submission)
+        return self.publish([submission])[0]
+
+    def admit(self, transactions: Sequence[SignedTransaction]) -> list[Submission | ShardingError]:
+        """All checks of `process_transaction_in_shard`, each for its sender's shard; in order, errors as values."""
+        admitted: list[Submission | ShardingError] = []
+        places: dict[ShardId, list[int]] = {}
+        for transaction in transactions:
+            try:
+                submission = self.validate_transaction(transaction)
+                self._serving(submission)
+            except ShardingError as error:
+                admitted.append(error)
+            else:
+                places.setdefault(submission.shard, []).append(len(admitted))
+                admitted.append(submission)
+        for shard, indexes in places.items():
+            submissions = [item for index in indexes if isinstance(item := admitted[index], Submission)]
+            for index, refusal in zip(indexes, self._refusals(shard, submissions), strict=True):
+                admitted[index] = refusal or admitted[index]
+        return admitted
+
+    def _refusals(self, shard: ShardId, submissions: Sequence[Submission]) -> Sequence[ShardingError | None]:
+        try:
+            return check_security(self._chain, self.task(shard).store.view(), self._verifier, submissions)
+        except StateManagementFailed as error:
+            return [error] * len(submissions)
+
+    def _serving(self, submission: Submission) -> ShardTask:
+        task = self.task(submission.shard)
         if task.error is not None:
             raise InvalidShard(f"shard {task.shard} does not serve, it is halted: {task.error}")
-        self.validate_transaction_security(submission)
-        return submission
+        return task
 
     def publish(self, submissions: Sequence[Submission]) -> list[PublishedTransaction]:
         """Append admitted transactions, in order, in one call."""

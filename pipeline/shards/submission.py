@@ -4,6 +4,7 @@ No rule of its own: form and limits are `prepare_transaction`'s, key, nonce and 
 about the committed state. The engine asks again in its turn, and only its receipt counts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +21,7 @@ from pipeline.errors import (
     StateManagementFailed,
     TransactionDoesNotBelongToShard,
 )
-from pipeline.ledger.admission import stage_two
+from pipeline.ledger.admission import prefetch, stage_two
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.codes import Code, DeadLetterReason
 from pipeline.ledger.leaves import Account, account_key
@@ -82,21 +83,35 @@ def check_shard(submission: Submission, shard: ShardId) -> None:
         )
 
 
-def check_security(chain: Chain, view: StateView, verifier: Verifier, submission: Submission) -> None:
-    """Key, nonce and signature against the committed state.
+def check_security(
+    chain: Chain, view: StateView, verifier: Verifier, submissions: Sequence[Submission]
+) -> list[SecurityValidationFailed | None]:
+    """Key, nonce and signature of one shard's submissions against its committed state; None where nothing is wrong.
 
-    Raises `SecurityValidationFailed` for what can't succeed any more, `StateManagementFailed` for an unreadable store.
+    Signatures are verified in parallel, and the shard finds the answers in the same verifier. An error is for what
+    can't succeed any more. Raises `StateManagementFailed` for an unreadable store.
     """
+    overlay = Overlay(view)
+    shard = submissions[0].shard
     try:
-        overlay, body = Overlay(view), submission.prepared.body
-        code = stage_two(chain, submission.shard, overlay, verifier, submission.prepared)
-        raw = overlay.get(account_key(body.sender))
+        prefetch(chain, shard, overlay, verifier, [item.prepared for item in submissions])
+        return [_refusal(chain, overlay, verifier, item) for item in submissions]
     except Fatal as error:
-        raise StateManagementFailed(f"the state of shard {submission.shard} can't be read: {error}") from error
-    # Transactions under way, with the nonces before this one, may record or rotate the key.
-    may_change = code in (Code.KEY_REQUIRED, Code.BAD_KEY) and raw and body.nonce > Account.from_bytes(raw).nonce
-    if code in _REFUSED and not may_change:
-        raise SecurityValidationFailed(f"transaction {submission.tx_id.hex()[:16]}: {_REFUSED[code]}")
+        raise StateManagementFailed(f"the state of shard {shard} can't be read: {error}") from error
+
+
+def _refusal(
+    chain: Chain, overlay: Overlay, verifier: Verifier, submission: Submission
+) -> SecurityValidationFailed | None:
+    body = submission.prepared.body
+    code = stage_two(chain, submission.shard, overlay, verifier, submission.prepared)
+    if code not in _REFUSED:
+        return None
+    raw = overlay.get(account_key(body.sender))
+    assert raw is not None, "refused for its key, nonce or signature without an account"
+    if code in (Code.KEY_REQUIRED, Code.BAD_KEY) and body.nonce > Account.from_bytes(raw).nonce:
+        return None  # transactions under way, with the nonces before this one, may record or rotate the key
+    return SecurityValidationFailed(f"transaction {submission.tx_id.hex()[:16]}: {_REFUSED[code]}")
 
 
 def check_result(submission: Submission, offset: int, receipt: TransactionReceipt) -> None:

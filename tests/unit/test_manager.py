@@ -19,7 +19,7 @@ from pipeline.shards.allocator import ShardAllocator
 from pipeline.shards.leader import CURSOR
 from pipeline.shards.life import TaskState
 from pipeline.shards.manager import NewShard, ShardManager
-from pipeline.shards.submission import check_form, check_result
+from pipeline.shards.submission import Submission, check_form, check_result
 from pipeline.shards.validator import ShardValidator
 from pipeline.state.store import StateStore
 from pipeline.sync.control_feed import ControlFeed
@@ -190,6 +190,10 @@ def test_unreadable_state_is_named_when_security_is_checked() -> None:
     kv.close()
     with pytest.raises(errors.StateManagementFailed, match="shard 0 can't be read"):
         manager.process_transaction_in_shard(payment, ShardId(0))
+    other = net.payment(there, {here: 1})
+    refused, admitted = manager.admit([payment, other])
+    assert isinstance(refused, errors.StateManagementFailed)
+    assert isinstance(admitted, Submission)
 
 
 def test_control_records_of_others_are_followed() -> None:
