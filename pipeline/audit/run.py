@@ -9,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context
 from time import monotonic
-from typing import NamedTuple
 
 from pipeline.audit.conservation import conservation, unbalanced
 from pipeline.audit.findings import Finding, FindingKind, one_line
@@ -18,12 +17,10 @@ from pipeline.audit.relay_check import InFlight, Peer, RelayCheck, SentBundles
 from pipeline.audit.replay import CountingVerifier, Figures, ShardResult, replay_shard
 from pipeline.audit.report import AuditReport
 from pipeline.audit.rounds_check import RoundsCheck, RoundsResult, Trust
+from pipeline.audit.tools import Tools
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import Hash32, ShardId
-from pipeline.crypto.verifier import Verifier
 from pipeline.errors import Fatal, HauptbuchError
-from pipeline.kv.memory import MemoryKeyValue
-from pipeline.kv.port import KeyValue
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.ledger.genesis import Genesis
@@ -38,23 +35,6 @@ _SINGLE = frozenset({Topic.CONTROL, Topic.CHECKPOINTS})
 _RECORD_BYTES = 64 << 20
 
 
-class Tools(NamedTuple):
-    """What processes open for themselves; each must be picklable where `workers` > 1.
-
-    `open_log`: the log, read-only. `new_verifier`: with the suites of the chain. `new_kv`: an empty scratch store for a
-    shard.
-    """
-
-    open_log: Callable[[], EventLog]
-    new_verifier: Callable[[], Verifier]
-    new_kv: Callable[[int], KeyValue]
-
-
-def memory_kv(shard: int) -> KeyValue:  # noqa: ARG001 - one for each shard
-    """Scratch in memory: for ledgers whose state fits."""
-    return MemoryKeyValue()
-
-
 def audit(
     tools: Tools,
     *,
@@ -65,12 +45,16 @@ def audit(
 ) -> AuditReport:
     """Check the whole log. `chain`: whose it must be; None takes genesis from the log.
 
-    With `workers` > 1 that many processes replay shards. Raises only where the auditor's own tools fail.
+    With `workers` > 1 that many processes replay shards. Raises `ConfigError` where there is no log to open.
     """
     started = monotonic()
-    log = tools.open_log()
-    verifier = CountingVerifier(tools.new_verifier())
     findings: list[Finding] = []
+    try:
+        log = tools.open_log()
+    except Fatal as error:
+        findings.append(Finding(FindingKind.STORAGE_DAMAGED, one_line(error)))
+        return _refused(trust, findings, monotonic() - started)
+    verifier = CountingVerifier(tools.new_verifier())
     try:
         found = _genesis(log, chain, trust, findings)
         if found is None:

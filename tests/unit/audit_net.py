@@ -9,9 +9,11 @@ from sync_net import Net, key_of
 from pipeline.audit.findings import Finding, FindingKind
 from pipeline.audit.log_editor import LogEditor
 from pipeline.audit.report import AuditReport
-from pipeline.audit.run import Tools, audit, memory_kv
+from pipeline.audit.run import audit
 from pipeline.audit.tamper import Damage, Lie
+from pipeline.audit.tools import Tools, memory_kv
 from pipeline.codec.types import ChainId, Hash32
+from pipeline.crypto.addresses import address_of
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.kv.memory import MemoryKeyValue
 from pipeline.log.embedded import EmbeddedLog
@@ -39,7 +41,7 @@ def names_on(net: Net, shard: int, count: int) -> list[str]:
     for number in range(1000):
         name = f"p{number}"
         key = key_of(name)
-        address = __import__("pipeline.crypto.addresses", fromlist=["x"]).address_of(key.suite_id, key.public_key)
+        address = address_of(key.suite_id, key.public_key)
         if net.chain.shard_map.owner_of(address) == shard:
             found.append(name)
             if len(found) == count:
