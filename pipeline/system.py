@@ -39,6 +39,8 @@ from pipeline.shards.recovery import last_signed_root
 from pipeline.shards.submission import Submission, check_result
 from pipeline.shards.task import ShardTask
 from pipeline.sync.control_feed import ControlFeed
+from pipeline.sync.facade import StateSynchronizer, SyncReport
+from pipeline.sync.round_task import RoundTask, SyncState
 
 _CACHED_RESULTS: Final = 4_096
 _SECOND_MS: Final = 1_000
@@ -66,6 +68,10 @@ class Driver(Protocol):
     @property
     def allocator(self) -> ShardAllocator:
         """Opens the stores of new shards."""
+
+    @property
+    def synchronizer(self) -> RoundTask:
+        """Checks blocks and signs state roots."""
 
     def run_until(self, condition: Callable[[], bool], timeout_ms: int | None = None) -> bool:
         """Step everything until `condition` holds; False where `timeout_ms` passed first."""
@@ -102,6 +108,7 @@ class SystemState:
     """A snapshot."""
 
     active_shards: tuple[ManagedShard, ...]
+    synchronization: SyncReport
     system_metrics: SystemMetrics
     system_configuration: ShardingSystemConfig
 
@@ -139,6 +146,7 @@ class ShardingSystem:
             chain, log, driver.tasks, driver.allocator, ControlFeed(chain, log, driver.verifier), driver.verifier
         )
         self.cross_shard_communicator = CrossShardCommunicator(chain, log)
+        self.state_synchronizer = StateSynchronizer(driver.synchronizer)
         self._receipts = ReceiptWatcher(log, chain.chain_id, range(chain.genesis.partitions))
         self._managed = 0
         self._signed: dict[ShardId, tuple[int, StateRoot | None]] = {}
@@ -152,19 +160,27 @@ class ShardingSystem:
 
     @property
     def system_state(self) -> SystemState:
-        """A snapshot of shards, metrics and configuration."""
-        return SystemState(self.shard_manager.managed_shards, self._metrics, self.config)
+        """A snapshot of shards, synchronization, metrics and configuration."""
+        return SystemState(
+            self.shard_manager.managed_shards, self.state_synchronizer.monitor(), self._metrics, self.config
+        )
 
     def start(self) -> None:
-        """Drive until every shard leads, then manage them and follow what is between them.
+        """Drive until every shard leads and the synchronizer runs; manage the shards, follow what is between them.
 
-        Raises `ShardManagementFailed` where a shard does not come up, and as `ShardManager.start_management`.
+        Raises `ShardManagementFailed` or `StateSynchronizationFailed` where one does not come up, and as
+        `ShardManager.start_management`.
         """
         tasks = self._driver.tasks
         timeout_s = self.config.shard_creation_timeout_s
         if not self._run(lambda: all(_leads(task) for task in tasks), timeout_s):
             late = [task.shard for task in tasks if not _leads(task)]
             raise self._late(ShardManagementFailed, f"shards {late} do not lead", timeout_s)
+        synchronizer, timeout_s = self._driver.synchronizer, self.config.state_synchronization_timeout_s
+        if not self._run(lambda: synchronizer.state not in (SyncState.FENCING, SyncState.RECOVERING), timeout_s):
+            raise self._late(StateSynchronizationFailed, "the synchronizer does not run", timeout_s)
+        if synchronizer.state is not SyncState.RUNNING:
+            raise StateSynchronizationFailed(f"the synchronizer is {synchronizer.state.value}: {synchronizer.error}")
         cursors = self.shard_manager.start_management()
         self.cross_shard_communicator.start_communication(cursors)
         self._managed = len(cursors)

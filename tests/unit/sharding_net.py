@@ -26,7 +26,7 @@ class ShardingNet(Net):
     def __init__(self, shards: int = 2, max_shards: int = 1000) -> None:
         super().__init__(shards)
         self.allocator = ShardAllocator(self.chain, self.store_for, max_shards)
-        self.sync = self.synchronizer()
+        self.sync = self.synchronizer = super().synchronizer()  # type: ignore[method-assign, assignment]
         self.stalled: set[int | str] = set()
         self.at_each_step: Callable[[], None] = lambda: None
 

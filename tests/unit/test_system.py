@@ -56,6 +56,10 @@ def test_a_local_and_a_cross_shard_payment_have_results_under_signed_roots() -> 
     assert (metrics.transactions_processed, metrics.cross_shard_messages) == (2, 1)
     assert metrics.states_synchronized == 3
     assert metrics.timeouts == {}
+    net.run(net.sync)
+    report = system.system_state.synchronization
+    assert [state.height for state in report.shards] == [task.committed.height for task in net.tasks]
+    assert system.state_synchronizer.state_of(1).state_root == net.stores[1].state_root
 
 
 def test_a_rejection_is_a_result() -> None:
@@ -215,6 +219,20 @@ def test_a_shard_that_never_leads_stops_the_start() -> None:
     net.stalled = {1}
     with pytest.raises(errors.ShardManagementFailed, match=r"shards \[1\] do not lead"):
         ShardingSystem(net).start()
+
+
+def test_a_synchronizer_that_does_not_run_stops_the_start() -> None:
+    net = ShardingNet()
+    net.stalled = {"sync"}
+    with pytest.raises(errors.StateSynchronizationFailed, match="does not run within 180 s"):
+        ShardingSystem(net).start()
+    fenced = ShardingNet()
+    fenced.run(fenced.sync)
+    fenced.log.writer(f"{fenced.chain.chain_id.hex()[:16]}-proposer")
+    fenced.fund({"alice": 1})
+    fenced.run(fenced.sync)
+    with pytest.raises(errors.StateSynchronizationFailed, match="the synchronizer is fenced"):
+        ShardingSystem(fenced).start()
 
 
 def test_a_shard_that_halts_meanwhile_ends_the_wait() -> None:
