@@ -48,6 +48,7 @@ class Attestor(RoundTask):
         self._guard: SignerGuard | None = None
         self._committer: Committer | None = None
         self._signed_round = -1
+        self._signing: RoundPlan | None = None
 
     def _fence(self) -> LedgerFollower:
         self._guard = SignerGuard(self._chain, self._log, self._kv, self._signer, self._verifier)
@@ -60,7 +61,7 @@ class Attestor(RoundTask):
     def _drop(self) -> None:
         if self._committer is not None:
             self._committer.close()
-        self._committer, self._guard, self.follower = None, None, None
+        self._committer, self._guard, self.follower, self._signing = None, None, None, None
 
     def _recover(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
         if follower.poll(now_ms):
@@ -78,16 +79,23 @@ class Attestor(RoundTask):
         assert guard is not None, "fenced before"
         if committer.is_busy:
             return Progress() if committer.poll() else Idle(now_ms + 1)
-        worked = follower.poll(now_ms)
-        plan = self._choose(follower, now_ms)
-        if plan is not None:
-            record = guard.sign(plan, follower.book.next_offset).to_record()
+        worked = False
+        if self._signing is None:
+            worked = follower.poll(now_ms)
+            self._signing = self._choose(follower, now_ms)
+        if self._signing is None:
+            return Progress() if worked else Idle(now_ms + IDLE_MS)
+        plan = self._signing
+        signature = guard.sign(plan, follower.book.next_offset)
+        if signature is None:
+            return Idle(now_ms + 1)
 
-            def done() -> None:
-                self._signed_round = plan.round
+        def done() -> None:
+            self._signed_round = plan.round
 
-            committer.begin([Append(CHECKPOINTS, None, record)], done)
-        return Progress() if worked or plan is not None else Idle(now_ms + IDLE_MS)
+        self._signing = None
+        committer.begin([Append(CHECKPOINTS, None, signature.to_record())], done)
+        return Progress()
 
     def _choose(self, follower: LedgerFollower, now_ms: int) -> RoundPlan | None:
         """The round to sign: its first proposal that is not invalid, if it is valid and not signed yet."""

@@ -24,7 +24,7 @@ from pipeline.ledger.control import KeySignature
 from pipeline.log.port import Append
 from pipeline.sync.shard_track import CheckedBlock
 from pipeline.sync.signed_ledger import Channel, SignedLedger, SignedShard
-from pipeline.tree.rfc6962 import inclusion_path
+from pipeline.tree.rfc6962 import inclusion_paths
 
 Taken = Mapping[int, Sequence[CheckedBlock]]
 """Shard -> its unsigned blocks up to the cut, never empty; ascending by shard."""
@@ -141,7 +141,8 @@ def signed(plan: RoundPlan, signatures: Sequence[KeySignature]) -> SignedLedger:
 def state_root_appends(ledger: SignedLedger) -> Iterator[Append]:
     """The round's `SignedStateRoot` of every shard that it advanced; each can be verified alone."""
     leaves = [head.to_bytes() for head in ledger.heads]
+    paths = inclusion_paths(leaves)
     for shard in ledger.advanced:
-        path = inclusion_path(leaves, shard)
-        record = SignedStateRoot(leaves[shard], len(leaves), path, ledger.checkpoint, ledger.signatures).to_record()
+        signed_root = SignedStateRoot(leaves[shard], len(leaves), paths[shard], ledger.checkpoint, ledger.signatures)
+        record = signed_root.to_record()
         yield Append(TopicPartition(Topic.STATE_ROOTS, shard), None, record)

@@ -11,9 +11,10 @@ from typing import Final, NamedTuple
 from pipeline.codec.types import Hash32
 from pipeline.crypto import contexts
 from pipeline.crypto.addresses import key_id
+from pipeline.crypto.signing_process import SigningProcess
 from pipeline.crypto.suites import PrivateKey
 from pipeline.crypto.verifier import Verifier, VerifyJob
-from pipeline.errors import Fatal, PoisonRecord, TaskDiverged
+from pipeline.errors import Fatal, PoisonRecord, Retryable, TaskDiverged
 from pipeline.kv.port import KeyValue
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Checkpoint, CheckpointProposal, CheckpointSignature, checkpoint_hash
@@ -30,18 +31,36 @@ _PAGE_BYTES: Final = 8 * 2**20
 
 
 class Signer:
-    """A key that signs checkpoints."""
+    """A key that signs checkpoints, one at a time. A `SigningProcess` signs while its caller goes on."""
 
     def __init__(self, key: PrivateKey) -> None:
         """`key` is an attestor's."""
         self._key = key
+        self._signature: bytes | None = None
+        self._pending = False
         self.suite: Final = key.suite_id
         self.public_key: Final = key.public_key
         self.key_id: Final = key_id(key.suite_id, key.public_key)
 
-    def sign(self, checkpoint: bytes) -> bytes:
-        """A signature over a checkpoint's datum. Only `SignerGuard` calls this."""
-        return self._key.sign(checkpoint, contexts.CHECKPOINT)
+    def begin(self, checkpoint: bytes) -> None:
+        """Start to sign a checkpoint's datum. Only `SignerGuard` calls this. Raises `Retryable` while still busy."""
+        if not isinstance(self._key, SigningProcess):
+            self._signature = self._key.sign(checkpoint, contexts.CHECKPOINT)
+            return
+        if self._pending and self.poll() is None:
+            raise Retryable("the signer is busy with a checkpoint that was given up")
+        self._key.begin(checkpoint, contexts.CHECKPOINT)
+        self._pending = True
+
+    def poll(self) -> bytes | None:
+        """The signature, once; None while it is being made. Raises `Retryable` where it must be begun again."""
+        if isinstance(self._key, SigningProcess):
+            self._pending, pending = False, self._pending
+            assert pending, "nothing was begun"
+            self._signature = self._key.poll()
+            self._pending = self._signature is None
+        signature, self._signature = self._signature, None
+        return signature
 
 
 class _Signed(NamedTuple):
@@ -64,6 +83,7 @@ class SignerGuard:
         self.signer = signer
         self._last: _Signed | None = None
         self._next_offset = 0
+        self._signing: Hash32 | None = None
 
     def recover(self) -> TransactionalWriter:
         """Fence older writers of this signer, then adopt what it ever signed. Returns the writer."""
@@ -144,11 +164,24 @@ class SignerGuard:
             )
         return last.proposal
 
-    def sign(self, plan: RoundPlan, next_offset: int) -> CheckpointSignature:
-        """Remember durably, then sign. `next_offset`: up to where `checkpoints` was read.
+    def sign(self, plan: RoundPlan, next_offset: int) -> CheckpointSignature | None:
+        """Remember durably, then sign; None while the signature is being made: call again with the same plan.
 
-        Raises `TaskDiverged` rather than sign a second checkpoint of a round or a second block of a height.
+        `next_offset`: up to where `checkpoints` was read. Raises `TaskDiverged` rather than sign a second checkpoint of
+        a round or a second block of a height, `Retryable` where the same call must be made again.
         """
+        after = plan.after
+        if self._signing != after.checkpoint_hash:
+            self._remember(plan, next_offset)
+            self.signer.begin(after.checkpoint)
+        self._signing = None  # if polling fails, begin again
+        signature = self.signer.poll()
+        if signature is None:
+            self._signing = after.checkpoint_hash
+            return None
+        return CheckpointSignature(after.round, after.checkpoint_hash, self.signer.key_id, self.signer.suite, signature)
+
+    def _remember(self, plan: RoundPlan, next_offset: int) -> None:
         after, last = plan.after, self._last
         conflict = last is not None and (
             last.round > after.round or (last.round == after.round and last.checkpoint_hash != after.checkpoint_hash)
@@ -167,8 +200,6 @@ class SignerGuard:
             batch[key] = _HEAD.pack(head.height, head.block_hash)
         self._kv.write(batch, sync=True)
         self._last = _Signed(after.round, after.checkpoint_hash, plan.proposal)
-        signature = self.signer.sign(after.checkpoint)
-        return CheckpointSignature(after.round, after.checkpoint_hash, self.signer.key_id, self.signer.suite, signature)
 
     def _check_head(
         self, shard: int, key: bytes, height: int, block_hash: bytes, previous_height: int, previous_hash: bytes

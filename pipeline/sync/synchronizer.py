@@ -70,6 +70,7 @@ class Synchronizer(RoundTask):
         self._committer: Committer | None = None
         self._signer_writer: TransactionalWriter | None = None
         self._opened_ms: int | None = None
+        self._signing: RoundPlan | None = None
         self._published = -1
         self._proposed = -1
 
@@ -88,7 +89,7 @@ class Synchronizer(RoundTask):
             if writer is not None:
                 writer.close()
         self._committer, self._signer_writer, self._guard, self.follower = None, None, None, None
-        self._opened_ms = None
+        self._opened_ms, self._signing = None, None
 
     def _recover(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
         committer = self._open_committer()
@@ -97,7 +98,7 @@ class Synchronizer(RoundTask):
         if follower.poll(now_ms):
             return Progress()
         if not follower.is_settled:
-            return Idle(now_ms + self._config.max_clock_ahead_ms)
+            return Idle(now_ms + IDLE_MS)
         if follower.ledger.round >= 0 and not self._state_roots_stand(follower):
             self._publish(follower)
             return Progress()
@@ -115,6 +116,8 @@ class Synchronizer(RoundTask):
         if follower.ledger.round > self._published:
             self._publish(follower)
             return Progress()
+        if self._signing is not None:
+            return self._sign(follower, self._signing, now_ms)
         worked = follower.poll(now_ms)
         if follower.ledger.round > self._published:
             return Progress()
@@ -137,7 +140,16 @@ class Synchronizer(RoundTask):
         plan = self._close_round(follower, now_ms) if begun is None else self._begun(follower, begun, now_ms)
         if not isinstance(plan, RoundPlan):
             return plan
-        signature = guard.sign(plan, follower.book.next_offset)
+        return self._sign(follower, plan, now_ms)
+
+    def _sign(self, follower: LedgerFollower, plan: RoundPlan, now_ms: int) -> Progress | Idle:
+        """Sign the round and commit it whole. While the signature is being made, nothing else happens."""
+        assert self._guard is not None, "a round of one signer has its guard"
+        self._signing = plan
+        signature = self._guard.sign(plan, follower.book.next_offset)
+        if signature is None:
+            return Idle(now_ms + 1)
+        self._signing = None
         signatures = key_signatures([signature])
 
         def done() -> None:

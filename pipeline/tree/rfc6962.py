@@ -56,6 +56,23 @@ def inclusion_path(leaves: Sequence[bytes], index: int) -> tuple[Hash32, ...]:
     return tuple(path)
 
 
+def inclusion_paths(leaves: Sequence[bytes]) -> list[tuple[Hash32, ...]]:
+    """The inclusion path of every leaf; hashes the list once."""
+    levels = [[sha256(b"\x00" + leaf).digest() for leaf in leaves]]
+    while len(levels[-1]) > 1:
+        levels.append(_parents(levels[-1]))
+    return [
+        tuple(
+            [
+                Hash32(level[index >> height ^ 1])
+                for height, level in enumerate(levels)
+                if index >> height ^ 1 < len(level)
+            ]
+        )
+        for index in range(len(leaves))
+    ]
+
+
 def root_from_inclusion(index: int, size: int, leaf: bytes, path: Sequence[bytes]) -> Hash32:
     """The root of a list of `size` leaves that holds `leaf` at `index`, if `path` is its inclusion path.
 

@@ -49,8 +49,8 @@ def key_of(name: str) -> DeterministicKey:
     return SUITE.generate(name.encode().ljust(32, b"."))
 
 
-def signer_key(name: str) -> SignerKey:
-    key = key_of(name)
+def signer_key(name: str | PrivateKey) -> SignerKey:
+    key = key_of(name) if isinstance(name, str) else name
     return SignerKey(key.suite_id, key.public_key)
 
 
@@ -58,7 +58,7 @@ def address_of_key(key: PrivateKey) -> Address:
     return address_of(key.suite_id, key.public_key)
 
 
-def make_chain(shards: int = 2, attestors: Sequence[str] = ("attestor",), threshold: int = 1) -> Chain:
+def make_chain(shards: int = 2, attestors: Sequence[str | PrivateKey] = ("attestor",), threshold: int = 1) -> Chain:
     treasury = address_of_key(key_of("treasury"))
     return Chain.of(
         Genesis(
@@ -83,7 +83,7 @@ class Net:
     def __init__(
         self,
         shards: int = 2,
-        attestors: Sequence[str] = ("attestor",),
+        attestors: Sequence[str | PrivateKey] = ("attestor",),
         threshold: int = 1,
         log: EmbeddedLog | None = None,
     ) -> None:
@@ -115,7 +115,7 @@ class Net:
     def synchronizer(
         self,
         kv: KeyValue | None = None,
-        signer: str | None = "attestor",
+        signer: str | PrivateKey | None = "attestor",
         assurance: Assurance = Assurance.HEADERS,
         stores: dict[int, MemoryKeyValue] | None = None,
     ) -> Synchronizer:
@@ -123,7 +123,7 @@ class Net:
             self.chain,
             self.log,
             kv or MemoryKeyValue(),
-            Signer(key_of(signer)) if signer else None,
+            Signer(key_of(signer) if isinstance(signer, str) else signer) if signer else None,
             assurance,
             InlineVerifier(TEST_SUITES),
             SyncConfig(round_linger_ms=1),

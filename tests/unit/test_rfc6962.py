@@ -14,6 +14,7 @@ from pipeline.errors import VerificationFailed
 from pipeline.testing.naive_tree import naive_list_root
 from pipeline.tree.rfc6962 import (
     inclusion_path,
+    inclusion_paths,
     leaf_hash,
     merkle_root,
     root_from_inclusion,
@@ -142,3 +143,9 @@ def test_impossible_questions_are_refused() -> None:
     for sizes in [(0, 0), (0, 5), (3, 2)]:
         with pytest.raises(VerificationFailed, match="can't be proved"):
             verify_consistency(*sizes, bytes(32), bytes(32), [])
+
+
+def test_all_paths_at_once_are_the_single_ones() -> None:
+    for size in range(34):
+        leaves = [bytes([index]) for index in range(size)]
+        assert inclusion_paths(leaves) == [inclusion_path(leaves, index) for index in range(size)]

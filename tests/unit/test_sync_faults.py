@@ -8,6 +8,7 @@ from sync_net import Net, address_of_key, key_of
 
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import ShardId
+from pipeline.crypto import contexts
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.errors import OutcomeUnknown, Retryable, TaskDiverged, TaskFenced
 from pipeline.kv.memory import MemoryKeyValue
@@ -467,7 +468,11 @@ def test_a_key_used_in_two_places_is_noticed() -> None:
     last = net.rounds()[-1][0]
     twin = CheckpointProposal(replace(last, timestamp_ms=last.timestamp_ms + 1).to_bytes(), ((0, 1),))
     signature = CheckpointSignature(
-        last.round, checkpoint_hash(twin.checkpoint), signer.key_id, signer.suite, signer.sign(twin.checkpoint)
+        last.round,
+        checkpoint_hash(twin.checkpoint),
+        signer.key_id,
+        signer.suite,
+        key_of("attestor").sign(twin.checkpoint, contexts.CHECKPOINT),
     )
     net.log.append([Append(target, None, twin.to_record()), Append(target, None, signature.to_record())])
     with pytest.raises(TaskDiverged, match="signed two checkpoints"):
