@@ -93,7 +93,7 @@ class Twin:
         own = self.assets[1 if actor is self.issuer else 0] if pick(0, 4) else asset
         somebody = self.actors[pick(0, len(self.actors) - 1)]
         balance = self.reference[self.world.home(actor)].state.balance(actor.address, asset)
-        amount = (1, 7, 60, 500, 2**127, max(1, balance), balance + 1)[pick(0, 6)]
+        amount = (1, 7, 60, 500, 2**128 - 2_000, max(1, balance), min(balance + 1, 2**128 - 1))[pick(0, 6)]
         match pick(0, 11):
             case 0:
                 return CreateAsset((b"UNIT", OTHER)[pick(0, 1)], pick(0, 2))
