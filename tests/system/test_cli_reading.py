@@ -1,0 +1,339 @@
+"""`send`, `tx`, `account`, `accounts`, `status`, `roots` on a ledger that is at rest."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import CommandLine
+
+from pipeline.cli.assets import asset_of, format_amount
+from pipeline.cli.names import KeyRing
+from pipeline.cli.settling import settle
+from pipeline.client.producer import Sender, TransactionProducer
+from pipeline.client.receipts import ReceiptWatcher
+from pipeline.client.trust import load_trust, save_trust
+from pipeline.codec.types import Address
+from pipeline.crypto.addresses import parse_address
+from pipeline.errors import ConfigError
+from pipeline.ledger.genesis import SignerKey
+from pipeline.ledger.leaves import Account
+from pipeline.ledger.packing import pack_transfers
+from pipeline.ledger.transactions import CreateAsset, Freeze, Mint, Operation
+from pipeline.node.layout import NodeLayout
+from pipeline.node.node import Node
+
+
+def balance(cli: CommandLine, directory: Path, name: str, asset: str = "UNIT") -> int:
+    (found,) = cli.ok("account", directory, name, "--json").objects()
+    return int(found["balances"].get(asset, "0"))
+
+
+def two_on_different_shards(cli: CommandLine, directory: Path) -> tuple[str, str]:
+    """The names of an account in the lower half of the slots, and of one in the upper."""
+    found = [item for item in cli.ok("accounts", directory, "--json").objects() if len(item["name"]) == 1]
+    low = next(item["name"] for item in found if parse_address(item["address"])[0] < 0x80)
+    high = next(item["name"] for item in found if parse_address(item["address"])[0] >= 0x80)
+    return low, high
+
+
+def publish(directory: Path, name: str, *operations: Operation) -> None:
+    """One transaction of an account that has sent nonces 0 to n - 1."""
+    node = Node.open(directory)
+    ring = KeyRing(node.layout)
+    try:
+        settle(node)
+        watcher = ReceiptWatcher(node.log, node.chain.chain_id, range(2))
+        account = ring.require(name)
+        raw = node.tasks[node.chain.shard_map.owner_of(account.address)].store.view()
+        leaf = raw.get(b"account/" + account.address)  # type: ignore[arg-type]
+        assert leaf is not None
+        sender = Sender(ring.key(account), Account.from_bytes(leaf))
+        future = TransactionProducer(node.log, node.chain, watcher).send(sender, *operations)
+        settle(node)
+        watcher.poll()
+        result = future.result()
+        assert result is not None
+        assert result.code == 0, result
+    finally:
+        ring.close()
+        node.close()
+
+
+# send and tx
+
+
+@pytest.mark.parametrize("crossing", [False, True])
+def test_send_pays(cli: CommandLine, funded: Path, crossing: bool) -> None:
+    low, high = two_on_different_shards(cli, funded)
+    payer, payee = (low, high) if crossing else (low, low)
+    (sent,) = cli.ok(
+        "send", funded, "--from", payer, "--to", payee, "--amount", "12.5", "--reference", "rent", "--json"
+    ).objects()
+    assert sent["code"] == "OK"
+    assert sent["settled"] is True
+    assert sent["crossed_shards"] is crossing
+    assert balance(cli, funded, payer) == 100_000 - 1_250 * crossing
+    assert balance(cli, funded, payee) == 100_000 + 1_250 * crossing
+    (found,) = cli.ok("tx", funded, sent["tx_id"], "--json").objects()
+    assert found == {**sent, "attempts": []}
+    shown = cli.ok("tx", funded, sent["tx_id"]).out
+    assert "result     done" in shown
+    assert f"({payer}), nonce 1" in shown
+    assert ("bundle" in shown) is crossing
+
+
+def test_send_to_an_address_that_nobody_knows(cli: CommandLine, funded: Path, tmp_path: Path) -> None:
+    cli.ok("init", tmp_path / "other", "--shards", 1)
+    address = cli.ok("keygen", tmp_path / "other", "zoe").out.split()[1]
+    shown = cli.ok("send", funded, "--from", "a", "--to", address, "--amount", "1000")
+    assert shown.out.rstrip().endswith(" done")
+    (found,) = cli.ok("account", funded, address, "--json").objects()
+    assert found == {"address": address, "name": None, "nonce": 0, "balances": {"UNIT": "100000"}}
+    assert balance(cli, funded, "a") == 0
+
+
+def test_overdraft_is_told_with_code_1(cli: CommandLine, funded: Path) -> None:
+    result = cli("send", funded, "--from", "a", "--to", "b", "--amount", "1000.01")
+    assert result.code == 1
+    assert "failed: INSUFFICIENT_FUNDS" in result.out
+    tx_id = result.out.split()[0]
+    assert "failed: INSUFFICIENT_FUNDS" in cli.ok("tx", funded, tx_id).out
+    assert balance(cli, funded, "a") == 100_000
+    # The nonce was used all the same, so the next payment has the next one.
+    cli.ok("send", funded, "--from", "a", "--to", "b", "--amount", "1000")
+    assert balance(cli, funded, "b") == 200_000
+
+
+def test_sender_that_was_never_paid(cli: CommandLine, funded: Path) -> None:
+    cli.ok("keygen", funded, "poor")
+    result = cli("send", funded, "--from", "poor", "--to", "b", "--amount", "1")
+    assert result.code == 1
+    assert "rejected: UNKNOWN_SENDER; nothing changed" in result.out
+
+
+def test_refusal_by_another_shard_is_a_refund(cli: CommandLine, funded: Path) -> None:
+    low, high = two_on_different_shards(cli, funded)
+    layout = NodeLayout(funded)
+    asset = asset_of(layout.chain().genesis.treasury, "UNIT")
+    ring = KeyRing(layout)
+    frozen = ring.address(high)
+    ring.close()
+    publish(funded, "treasury", Freeze(asset, frozen, frozen=True))
+    result = cli("send", funded, "--from", low, "--to", high, "--amount", "1")
+    assert result.code == 1
+    assert "refused by the receiver's shard and refunded: entry 0 FROZEN" in result.out
+    assert balance(cli, funded, low) == 100_000
+    assert "frozen" in cli.ok("account", funded, high).out
+    (found,) = cli.ok("tx", funded, result.out.split()[0], "--json").objects()
+    assert found["refused"] == [{"entry": 0, "code": "FROZEN"}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("--from", "nobody", "--to", "b", "--amount", 1), "no account is named 'nobody'"),
+        (("--from", "a", "--to", "nobody", "--amount", 1), "neither a name"),
+        (("--from", "a", "--to", "hb1qqqq", "--amount", 1), "not an address"),
+        (("--from", "a", "--to", "b", "--amount", 0), "zero"),
+        (("--from", "a", "--to", "b", "--amount", "-1"), "negative"),
+        (("--from", "a", "--to", "b", "--amount", "1.001"), "decimal places"),
+        (("--from", "a", "--to", "b", "--amount", "1e3"), "decimal number"),
+        (("--from", "a", "--to", "b", "--amount", 2**128), "2^128"),
+        (("--from", "a", "--to", "b", "--amount", 1, "--asset", "EUR"), "no asset 'EUR'"),
+        (("--from", "a", "--to", "b", "--amount", 1, "--asset", "EUR@x"), "not an address"),
+        (("--from", "a", "--to", "b", "--amount", 1, "--reference", "ä" * 33), "66 bytes"),
+        (("--from", "a", "--to", "b"), "--amount"),
+    ],
+)
+def test_send_refuses(cli: CommandLine, funded: Path, arguments: tuple[object, ...], word: str) -> None:
+    refused = cli("send", funded, *arguments)
+    assert refused.code == 2
+    assert word in refused.error
+    assert refused.out == ""
+
+
+def test_a_lost_key_file(cli: CommandLine, funded: Path) -> None:
+    cli.ok("keygen", funded, "alice")
+    (funded / "keys" / "alice.json").write_text("{")
+    assert "key file" in cli("send", funded, "--from", "alice", "--to", "b", "--amount", "1").error
+    (funded / "keys" / "alice.json").unlink()
+    assert "no such key file" in cli("send", funded, "--from", "alice", "--to", "b", "--amount", "1").error
+
+
+@pytest.mark.parametrize("text", ["", "xyz", "00", "00" * 31, "00" * 33])
+def test_tx_wants_an_id(cli: CommandLine, funded: Path, text: str) -> None:
+    assert "64 hexadecimal digits" in cli("tx", funded, text).error
+
+
+def test_tx_that_nobody_sent(cli: CommandLine, funded: Path) -> None:
+    missing = cli("tx", funded, "ab" * 32)
+    assert missing.code == 2
+    assert "no transaction" in missing.error
+
+
+# account and accounts
+
+
+def test_accounts_are_listed_by_address(cli: CommandLine, funded: Path) -> None:
+    found = cli.ok("accounts", funded, "--json").objects()
+    addresses = [parse_address(item["address"]) for item in found]
+    assert addresses == sorted(addresses)
+    assert {item["name"] for item in found} == {*"abcdefgh", "treasury"}
+    for item in found:
+        expected = {"UNIT": "100000"} if len(item["name"]) == 1 else {}
+        assert item["balances"] == expected
+        assert item["nonce"] == 1
+    table = cli.ok("accounts", funded).out.splitlines()
+    assert len(table) == 2 + len(found)
+    assert sum("1000.00" in row for row in table) == 8
+
+
+def test_account_by_name_and_by_address(cli: CommandLine, funded: Path) -> None:
+    (by_name,) = cli.ok("account", funded, "a", "--json").objects()
+    (by_address,) = cli.ok("account", funded, by_name["address"].upper(), "--json").objects()
+    assert by_name == by_address
+    shown = cli.ok("account", funded, "a").out
+    assert by_name["address"] in shown
+    assert "1000.00" in shown
+
+
+def test_account_that_was_never_paid(cli: CommandLine, funded: Path) -> None:
+    assert "no account yet" in cli("account", funded, "operator").error
+
+
+def test_an_asset_of_the_same_symbol_is_told_apart(cli: CommandLine, funded: Path) -> None:
+    ring = KeyRing(NodeLayout(funded))
+    account = ring.require("a")
+    ring.close()
+    (issuer,) = cli.ok("account", funded, "a", "--json").objects()
+    for symbol in (b"UNIT", b"\x1b[2J", b"\xff", b"X@Y"):
+        asset = asset_of(account.address, symbol.decode("latin-1")) if symbol == b"UNIT" else None
+        operations: list[Operation] = [CreateAsset(symbol, 3)]
+        if asset is not None:
+            operations.append(Mint(asset, pack_transfers([(account.address, 5)])))
+        else:
+            from pipeline.ledger.transactions import asset_id_of
+
+            operations.append(Mint(asset_id_of(account.address, symbol), pack_transfers([(account.address, 5)])))
+        publish(funded, "a", *operations)
+    (found,) = cli.ok("account", funded, "a", "--json").objects()
+    at = f"@{issuer['address']}"
+    assert found["balances"] == {
+        "UNIT": "100000",
+        f"UNIT{at}": "5",
+        f"0x1b5b324a{at}": "5",
+        f"0xff{at}": "5",
+        f"0x584059{at}": "5",
+    }
+    cli.ok("send", funded, "--from", "a", "--to", "b", "--amount", "0.002", "--asset", f"UNIT{at}")
+    assert balance(cli, funded, "b", f"UNIT{at}") == 2
+    assert balance(cli, funded, "b") == 100_000
+
+
+# status and roots
+
+
+def test_status_of_a_ledger_at_rest(cli: CommandLine, funded: Path) -> None:
+    status = json.loads(cli.ok("status", funded, "--json").out)
+    assert status["pid"] is None
+    assert status["last_round"] >= 1
+    assert status["log_bytes"] > 10_000
+    for shard in status["shards"]:
+        assert shard["height"] == shard["signed_height"] >= 1
+        assert (shard["waiting"], shard["in_flight"]) == (0, 0)
+    shown = cli.ok("status", funded).out
+    assert "not running" in shown
+    assert status["ledger_root"] in shown
+
+
+def test_status_before_anything_ran(cli: CommandLine, fresh: Path) -> None:
+    status = json.loads(cli.ok("status", fresh, "--json").out)
+    assert status["last_round"] is None
+    assert [shard["height"] for shard in status["shards"]] == [-1, -1]
+    assert "none yet" in cli.ok("status", fresh).out
+    assert cli.ok("accounts", fresh, "--json").out == ""
+    assert cli.ok("roots", fresh).out == ""
+
+
+def test_roots_are_verified(cli: CommandLine, funded: Path) -> None:
+    roots = cli.ok("roots", funded, "--json").objects()
+    assert [(r["round"], r["shard"]) for r in roots] == sorted((r["round"], r["shard"]) for r in roots)
+    status = json.loads(cli.ok("status", funded, "--json").out)
+    newest = {r["shard"]: r["state_root"] for r in roots}
+    assert [newest[s["shard"]] for s in status["shards"]] == [s["signed_root"] for s in status["shards"]]
+    assert len(cli.ok("roots", funded).out.splitlines()) == len(roots)
+
+
+def test_roots_of_another_signer_are_false(cli: CommandLine, funded: Path, tmp_path: Path) -> None:
+    cli.ok("init", tmp_path / "other", "--shards", 2)
+    trust, other = load_trust(funded / "trust.json"), load_trust(tmp_path / "other" / "trust.json")
+    attestors: tuple[SignerKey, ...] = other.attestors
+    save_trust(funded / "trust.json", type(trust)(trust.chain_id, 2, attestors, 1, trust.assurance))
+    result = cli("roots", funded)
+    assert result.code == 1
+    assert result.out == ""
+    assert "valid signatures of 0 attestors" in result.error
+    (funded / "trust.json").write_text("{}")
+    assert cli("roots", funded).code == 2
+
+
+# what is no ledger
+
+
+@pytest.mark.parametrize("command", ["account", "accounts", "status", "roots", "tx", "send", "keygen", "load"])
+def test_a_directory_that_is_no_ledger(cli: CommandLine, tmp_path: Path, command: str) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("from,to,amount\n")
+    rest: dict[str, tuple[object, ...]] = {
+        "account": ("a",),
+        "tx": ("00" * 32,),
+        "send": ("--from", "a", "--to", "b", "--amount", 1),
+        "keygen": ("a",),
+        "load": (file, "--from", "from", "--to", "to", "--amount", "amount"),
+    }
+    for directory in (tmp_path, tmp_path / "nowhere", file):
+        refused = cli(command, directory, *rest.get(command, ()))
+        assert refused.code == 2
+        assert str(directory) in refused.error
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.csv"]
+
+
+def test_damaged_files(cli: CommandLine, funded: Path) -> None:
+    (funded / "genesis.avro").write_bytes(b"\xc3\x01" + bytes(40))
+    assert "is no genesis" in cli("status", funded).error
+
+
+def test_bad_settings(cli: CommandLine, funded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    send = ("send", funded, "--from", "a", "--to", "b", "--amount", "1")
+    monkeypatch.setenv("HAUPTBUCH_SHARD__LINGER_MS", "soon")
+    assert "linger_ms" in cli(*send).error
+    monkeypatch.delenv("HAUPTBUCH_SHARD__LINGER_MS")
+    (funded / "hauptbuch.toml").write_text("[shard]\nlinger = 5\n")
+    refused = cli(*send)
+    assert refused.code == 2
+    assert "hauptbuch.toml: shard.linger: no such setting" in refused.error
+
+
+def test_missing_store(cli: CommandLine, funded: Path) -> None:
+    (funded / "shards" / "1").rename(funded / "shards" / "gone")
+    refused = cli("accounts", funded)
+    assert refused.code == 2
+    assert "has no store to read" in refused.error
+
+
+# amounts and assets
+
+
+@pytest.mark.parametrize(
+    ("amount", "decimals", "text"),
+    [(0, 0, "0"), (5, 0, "5"), (5, 2, "0.05"), (1250, 2, "12.50"), (2**128 - 1, 38, f"3.{str(2**128 - 1)[1:]}")],
+)
+def test_amounts_are_shown_exactly(amount: int, decimals: int, text: str) -> None:
+    assert format_amount(amount, decimals) == text
+
+
+def test_asset_names() -> None:
+    treasury, other = Address(bytes(32)), Address(b"\x01" * 32)
+    assert asset_of(treasury, "A") != asset_of(other, "A")
+    with pytest.raises(ConfigError):
+        asset_of(treasury, "A@nowhere")
