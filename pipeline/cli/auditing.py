@@ -1,23 +1,17 @@
 """Auditing a directory or a copy of its log: what the audit needs to open, and its progress."""
 
 import os
-import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Final
 
 from pipeline.audit.report import AuditReport
-from pipeline.audit.run import Tools, audit, memory_kv
+from pipeline.audit.run import audit
+from pipeline.audit.tools import directory_tools, memory_kv
 from pipeline.cli.output import note
 from pipeline.client.trust import Trust
-from pipeline.crypto.suites import STANDARD_SUITES
-from pipeline.crypto.verifier import InlineVerifier, PoolVerifier, Verifier
-from pipeline.kv.port import KeyValue
-from pipeline.kv.rocks import open_rocks
 from pipeline.ledger.chain import Chain
-from pipeline.log.embedded import EmbeddedLog
 
 _LARGE_BYTES: Final = 64 << 20
 _SAY_EVERY_S: Final = 1.0
@@ -31,12 +25,16 @@ def audit_log(
     A large log is replayed by one process a shard on all processors, with its states on disk; a small one here, where
     threads verify signatures. Raises `ConfigError` and `Fatal` where the log can't be opened.
     """
-    opened = partial(_open_log, path)
-    if _bytes_of(path) < _LARGE_BYTES:
-        return audit(Tools(opened, _threads, memory_kv), chain=chain, trust=trust, progress=progress)
-    with tempfile.TemporaryDirectory(prefix="hauptbuch-audit-") as scratch:
-        tools = Tools(opened, _alone, partial(_scratch_kv, Path(scratch)))
-        return audit(tools, chain=chain, trust=trust, progress=progress, workers=os.cpu_count() or 1)
+    large = _bytes_of(path) >= _LARGE_BYTES
+    workers = os.cpu_count() or 1 if large else 1
+    with directory_tools(path, workers=workers) as tools:
+        return audit(
+            tools if large else tools._replace(new_kv=memory_kv),
+            chain=chain,
+            trust=trust,
+            progress=progress,
+            workers=workers,
+        )
 
 
 def say_progress() -> Callable[[int, int], None]:
@@ -50,24 +48,6 @@ def say_progress() -> Callable[[int, int], None]:
             note(f"replaying shard {shard}, block {height}")
 
     return say
-
-
-def _open_log(path: Path) -> EmbeddedLog:
-    log = EmbeddedLog(open_rocks(path, read_only_secondary=True), read_only=True)
-    log.refresh()
-    return log
-
-
-def _threads() -> Verifier:
-    return PoolVerifier(STANDARD_SUITES)
-
-
-def _alone() -> Verifier:
-    return InlineVerifier(STANDARD_SUITES)
-
-
-def _scratch_kv(folder: Path, shard: int) -> KeyValue:
-    return open_rocks(folder / str(shard))
 
 
 def _bytes_of(path: Path) -> int:

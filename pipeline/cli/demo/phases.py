@@ -3,16 +3,17 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Final
 
 from pipeline.cli.demo.ledger import DemoLedger
 from pipeline.cli.demo.tracker import Tracker
 from pipeline.client.producer import Signed
 from pipeline.errors import InvalidTransactionResult
+from pipeline.shards.progress import Idle
 
 _PUBLISH_TOGETHER: Final = 1_000
-_LONGEST_WAIT_S: Final = 0.005
+_LONGEST_SLEEP_S: Final = 0.001
 PACE: Final = 0.5
 
 
@@ -97,8 +98,11 @@ def play_paced(ledger: DemoLedger, tracker: Tracker, signed: Sequence[Signed], r
             first = len(signed) - len(waiting)
             part = [waiting.popleft() for _ in range(count)]
             tracker.published(ledger.producer.publish(part), [started + (first + i) / rate for i in range(count)])
-        ledger.node.step()
+        outcome = ledger.node.step()
         tracker.poll(perf_counter())
+        if isinstance(outcome, Idle) and waiting:
+            next_due_s = started + (len(signed) - len(waiting)) / rate
+            sleep(min(max(0.0, next_due_s - perf_counter()), _LONGEST_SLEEP_S))
 
     def is_done() -> bool:
         tracker.poll(perf_counter())

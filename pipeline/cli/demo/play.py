@@ -11,7 +11,7 @@ from pipeline.cli.demo.ledger import DemoLedger
 from pipeline.cli.demo.phases import PACE, Latency, Throughput, play_fast, play_paced
 from pipeline.cli.demo.tracker import Tracker
 from pipeline.client.light import LightClient
-from pipeline.client.trust import load_trust
+from pipeline.client.trust import load_trust, save_trust
 from pipeline.codec.types import Address, AssetId
 from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.crypto.verifier import InlineVerifier
@@ -58,6 +58,7 @@ def play(root: Path, payments: Sequence[Payment], shards: int, tell: Callable[[s
             return tracker.covers(ledger.heights())
 
         ledger.run_until(is_all_signed)
+        save_trust(ledger.node.layout.trust, client.trust)  # a subscriber keeps the newest round that it has seen
         return Played(
             ledger.addresses,
             ledger.asset,

@@ -6,12 +6,16 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from pipeline.cli.auditing import audit_log, say_progress
 from pipeline.cli.csv_source import Payment
 from pipeline.cli.demo.evidence import STRANGER, balances_differ, check_proof, final_balances
+from pipeline.cli.demo.lies import LEAST_LIES, tell_lies
 from pipeline.cli.demo.payments import sample_payments
 from pipeline.cli.demo.play import Played, play
 from pipeline.cli.demo.story import Story, played_json
 from pipeline.cli.output import line, note
+from pipeline.client.trust import load_trust
+from pipeline.node.layout import NodeLayout
 from pipeline.node.reader import LedgerReader
 
 
@@ -40,6 +44,7 @@ def run_demo(options: Options) -> bool:
     document |= played_json(played)
     held = not played.refused_roots
     held &= _prove(options, payments, played, story, document)
+    held &= _audit(options, story, document)
     seconds = perf_counter() - started
     document |= {"held": held, "seconds": round(seconds, 2)}
     if options.json:
@@ -65,7 +70,19 @@ def _prove(options: Options, payments: list[Payment], played: Played, story: Sto
         else f"{differ:,} DIFFER from arithmetic",
         good=not differ,
     )
-    story.proof(present, busiest)
-    story.proof(absent, "")
+    story.proof(present)
+    story.proof(absent)
     document |= {"balances_that_differ": differ, "proof": asdict(present), "absence": asdict(absent)}
     return not differ and all(proof.holds and proof.forgery_refused for proof in (present, absent))
+
+
+def _audit(options: Options, story: Story, document: dict[str, Any]) -> bool:
+    layout = NodeLayout(options.root)
+    chain, trust = layout.chain(), load_trust(layout.trust)
+    note("auditing")
+    report = audit_log(layout.log, chain, trust, say_progress())
+    story.audited(report)
+    lies = list(tell_lies(layout.log, chain, trust, note))
+    story.lies(lies)
+    document |= {"audit": report.to_json(), "lies": [lie.to_json() for lie in lies]}
+    return report.ok and report.conserved is not None and len(lies) >= LEAST_LIES and all(lie.caught for lie in lies)

@@ -1,22 +1,27 @@
 """What the demo found, told section by section while it runs, and as one JSON document."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.audit.report import AuditReport
 from pipeline.cli.assets import format_amount
 from pipeline.cli.demo.evidence import ProofCheck
+from pipeline.cli.demo.lies import LieCheck
 from pipeline.cli.demo.payments import ASSET, DECIMALS
 from pipeline.cli.demo.phases import Latency, Percentiles
 from pipeline.cli.demo.play import Played
 
 _WIDTH: Final = 110
 _LABEL: Final = 12
+_HASH: Final = re.compile("[0-9a-f]{64}")
+_HASH_SHOWN: Final = 8
 
 
 class Story:
@@ -24,16 +29,15 @@ class Story:
 
     def __init__(self, *, silent: bool) -> None:
         """Nothing is told yet."""
-        self._console = Console(
-            highlight=False, markup=False, quiet=silent, soft_wrap=True, width=None if silent else _WIDTH
-        )
+        self._console = Console(highlight=False, markup=False, quiet=silent)
+        self._console.width = min(_WIDTH, self._console.width) if self._console.is_terminal else _WIDTH
 
     def section(self, label: str, *lines: str, good: bool | None = None) -> None:
         """A label and lines beside it; green or red where something was checked."""
         style = "bold" if good is None else "bold green" if good else "bold red"
         for index, line in enumerate(lines):
             head = Text(f"{label if index == 0 else '':{_LABEL}}", style=style)
-            self._console.print(head.append(line, style="not bold default"))
+            self._print(head.append(line, style="not bold default"))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
         """A table below a section."""
@@ -42,7 +46,14 @@ class Story:
             grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
         for row in rows:
             grid.add_row(*[Text(cell) for cell in row])
-        self._console.print(Padding(grid, (0, 0, 1, _LABEL)))
+        self._print(Padding(grid, (0, 0, 1, _LABEL)))
+
+    def _print(self, shown: RenderableType) -> None:
+        """Without the spaces that tables leave at the ends of lines."""
+        with self._console.capture() as capture:
+            self._console.print(shown, soft_wrap=isinstance(shown, Text))
+        for line in capture.get().splitlines():
+            print(line.rstrip())
 
     def played(self, played: Played) -> None:
         """Both phases."""
@@ -62,13 +73,12 @@ class Story:
         self.section("Phase 2", f"{slow.transactions:,} transactions at half that rate, {slow.rate:,.0f} tx/s; in ms:")
         self.table(("from publishing to", "p50", "p99"), _latency_rows(slow), right=("p50", "p99"))
 
-    def proof(self, proof: ProofCheck, name: str) -> None:
+    def proof(self, proof: ProofCheck) -> None:
         """One proof."""
         if proof.balance is None:
             says = f"{proof.address} has no account"
         else:
-            amount = format_amount(proof.balance, DECIMALS).rstrip("0").rstrip(".")
-            says = f"{proof.address} ({name}) holds {amount} {ASSET}"
+            says = f"{proof.address} holds {_amount(proof.balance)} {ASSET}"
         refused = "refused" if proof.forgery_refused else "ACCEPTED"
         self.section(
             "Proof" if proof.balance is not None else "Absence",
@@ -77,6 +87,50 @@ class Story:
             f"round {proof.round} (shard {proof.shard}, block {proof.height}); a forged copy was {refused}",
             good=proof.holds and proof.forgery_refused,
         )
+
+    def audited(self, report: AuditReport) -> None:
+        """The verdict, its figures and the conservation table."""
+        figures = report.figures
+        self.section("Audit", report.verdict, good=report.ok)
+        self.section(
+            "",
+            f"{figures.blocks:,} blocks of {figures.records:,} records executed again, {figures.signatures:,} "
+            f"signatures and {report.rounds:,} rounds checked, in {report.seconds:.1f} s",
+        )
+        rows = [
+            (
+                line.symbol,
+                *(_amount(amount) for amount in (line.balances, line.in_flight, line.issued - line.burned)),
+                "equal" if line.holds else "DIFFERENT",
+            )
+            for line in report.conserved or ()
+        ]
+        self.table(
+            ("asset", "balances", "in flight", "issued - burned", ""),
+            rows,
+            right=("balances", "in flight", "issued - burned"),
+        )
+
+    def lies(self, checks: Sequence[LieCheck]) -> None:
+        """What became of the damaged copies."""
+        caught = sum(check.caught for check in checks)
+        self.section(
+            "Lies", f"{len(checks)} damaged copies of the log audited, {caught} caught:", good=caught == len(checks)
+        )
+        self.table(("damage", "caught at"), [(check.damage.description, _caught_at(check)) for check in checks])
+
+
+def _amount(minor: int) -> str:
+    """Without the zeros at the end."""
+    return format_amount(minor, DECIMALS).rstrip("0").rstrip(".")
+
+
+def _caught_at(check: LieCheck) -> str:
+    finding = check.finding
+    if finding is None:
+        return f"NOT CAUGHT ({check.findings} findings elsewhere)"
+    message = _HASH.sub(lambda match: match[0][:_HASH_SHOWN] + "...", finding.message)
+    return f"{finding.place()}: {finding.kind.value}\n{message}"
 
 
 def _latency_rows(latency: Latency) -> list[tuple[str, str, str]]:
