@@ -8,7 +8,7 @@ and what was published may still happen.
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from pipeline.client.receipts import ReceiptWatcher
 from pipeline.codec.topics import Topic, TopicPartition
@@ -113,6 +113,14 @@ class SystemState:
     system_configuration: ShardingSystemConfig
 
 
+class _Deadline(NamedTuple):
+    """How long to wait, and what to say where that was too short."""
+
+    timeout_s: int
+    error: type[ShardingError]
+    complaint: str
+
+
 @dataclass(slots=True)
 class _Wait:
     """A published transaction on its way to a result, or to the error that stands for it."""
@@ -171,14 +179,13 @@ class ShardingSystem:
         Raises `ShardManagementFailed` or `StateSynchronizationFailed` where one does not come up, and as
         `ShardManager.start_management`.
         """
-        tasks = self._driver.tasks
-        timeout_s = self.config.shard_creation_timeout_s
-        if not self._run(lambda: all(_leads(task) for task in tasks), timeout_s):
-            late = [task.shard for task in tasks if not _leads(task)]
-            raise self._late(ShardManagementFailed, f"shards {late} do not lead", timeout_s)
-        synchronizer, timeout_s = self._driver.synchronizer, self.config.state_synchronization_timeout_s
-        if not self._run(lambda: synchronizer.state not in (SyncState.FENCING, SyncState.RECOVERING), timeout_s):
-            raise self._late(StateSynchronizationFailed, "the synchronizer does not run", timeout_s)
+        config, tasks, synchronizer = self.config, self._driver.tasks, self._driver.synchronizer
+        deadline = _Deadline(config.shard_creation_timeout_s, ShardManagementFailed, "do not lead")
+        if not self._run(lambda: all(_leads(task) for task in tasks), deadline):
+            raise self._late(deadline, f"shards {[task.shard for task in tasks if not _leads(task)]}")
+        deadline = _Deadline(config.state_synchronization_timeout_s, StateSynchronizationFailed, "does not run")
+        if not self._run(lambda: synchronizer.state not in (SyncState.FENCING, SyncState.RECOVERING), deadline):
+            raise self._late(deadline, "the synchronizer")
         if synchronizer.state is not SyncState.RUNNING:
             raise StateSynchronizationFailed(f"the synchronizer is {synchronizer.state.value}: {synchronizer.error}")
         cursors = self.shard_manager.start_management()
@@ -197,9 +204,9 @@ class ShardingSystem:
         if len(tasks) >= self.max_shards:
             raise ShardingLimitsExceeded(f"{len(tasks)} shards are the limit of {self.max_shards}: raise max_shards")
         shard = self.shard_manager.create_shard(config).shard
-        timeout_s = self.config.shard_creation_timeout_s
-        if not self._run(lambda: len(tasks) > shard and _leads(tasks[shard]), timeout_s):
-            raise self._late(ShardCreationFailed, f"shard {shard} was not created", timeout_s)
+        deadline = _Deadline(self.config.shard_creation_timeout_s, ShardCreationFailed, "was not created")
+        if not self._run(lambda: len(tasks) > shard and _leads(tasks[shard]), deadline):
+            raise self._late(deadline, f"shard {shard}")
         self._adopt()
         self._count(shards_created=1)
         return self.shard_manager.managed_shards[shard]
@@ -251,18 +258,21 @@ class ShardingSystem:
         submissions = [item for item in admitted if isinstance(item, Submission)]
         waits = [_Wait(published) for published in self.shard_manager.publish(submissions)]
         config, receipts, tasks = self.config, self._receipts, self._driver.tasks
-        timeout_s = config.transaction_processing_timeout_s
-        self._wait(waits, receipts.poll, self._is_executed, timeout_s, TransactionProcessingFailed("no receipt"))
-        timeout_s = config.cross_shard_communication_timeout_s
-        late: ShardingError = CrossShardCommunicationFailed("effects on other shards not executed")
-        self._wait(waits, receipts.poll, self._is_settled, timeout_s, late)
+        deadline = _Deadline(config.transaction_processing_timeout_s, TransactionProcessingFailed, "has no receipt")
+        self._wait(waits, receipts.poll, self._is_executed, deadline)
+        deadline = _Deadline(
+            config.cross_shard_communication_timeout_s, CrossShardCommunicationFailed, "is not settled on other shards"
+        )
+        self._wait(waits, receipts.poll, self._is_settled, deadline)
         signed_at = {shard: tasks[shard].committed.height for wait in waits for shard in wait.shards}
+        deadline = _Deadline(
+            config.state_synchronization_timeout_s, StateSynchronizationFailed, "is under no signed state root"
+        )
         self._wait(
             waits,
             lambda: self._poll_roots(signed_at),
             lambda wait: all(self._signed_height(shard) >= signed_at[shard] for shard in wait.shards),
-            config.state_synchronization_timeout_s,
-            StateSynchronizationFailed("no signed state root"),
+            deadline,
         )
         results = iter([self._result(wait) for wait in waits])
         return [next(results) if isinstance(item, Submission) else item for item in admitted]
@@ -272,8 +282,7 @@ class ShardingSystem:
         waits: Sequence[_Wait],
         poll: Callable[[], int],
         is_done: Callable[[_Wait], bool],
-        timeout_s: int,
-        late: ShardingError,
+        deadline: _Deadline,
     ) -> None:
         """Drive until every wait without an error is done, or has one; looks again whenever `poll` has news."""
         pending = [wait for wait in waits if wait.error is None]
@@ -288,14 +297,12 @@ class ShardingSystem:
             return not pending
 
         try:
-            in_time = self._run(nothing_pends, timeout_s)
+            self._run(nothing_pends, deadline)
         except ShardingError as error:
             for wait in pending:
                 wait.error = error
-        else:
-            for wait in () if in_time else pending:
-                where = f"{wait.name} on shard {wait.published.shard}"
-                wait.error = self._late(type(late), f"{where}: {late}", timeout_s)
+        for wait in pending:
+            wait.error = wait.error or self._late(deadline, f"{wait.name} on shard {wait.published.shard}")
 
     def _step(self, wait: _Wait, is_done: Callable[[_Wait], bool], halted: bool) -> bool:
         try:
@@ -353,10 +360,10 @@ class ShardingSystem:
             wait.published.tx_id, wait.published.shard, wait.published.offset, wait.receipt, wait.messages, roots
         )
 
-    def _run(self, condition: Callable[[], bool], timeout_s: int) -> bool:
+    def _run(self, condition: Callable[[], bool], deadline: _Deadline) -> bool:
         """Drive. Raises `ShardManagementFailed` or `StateSynchronizationFailed` where a shard or the signer stops."""
         try:
-            return self._driver.run_until(condition, timeout_s * _SECOND_MS)
+            return self._driver.run_until(condition, deadline.timeout_s * _SECOND_MS)
         except (Fatal, ShardingError):
             raise
         except HauptbuchError as error:
@@ -371,10 +378,11 @@ class ShardingSystem:
             self.cross_shard_communicator.initialize_shard_communication(cursor)
             self._managed += 1
 
-    def _late(self, error: type[ShardingError], complaint: str, timeout_s: int) -> ShardingError:
+    def _late(self, deadline: _Deadline, what: str) -> ShardingError:
+        timeout_s, error, complaint = deadline
         seen, name = self._metrics.timeouts, error.__name__
         self._metrics = replace(self._metrics, timeouts={**seen, name: seen.get(name, 0) + 1})
-        return error(f"{complaint} within {timeout_s} s; it may still happen, look it up before trying again")
+        return error(f"{what} {complaint} within {timeout_s} s; it may still happen, look before trying again")
 
     def _count(self, **more: int) -> None:
         self._metrics = replace(

@@ -179,7 +179,7 @@ def test_shards_that_others_created_are_managed() -> None:
 def test_a_stalled_shard_is_late_and_the_transaction_still_happens() -> None:
     net, system, here, there = started()
     net.stalled = {0}
-    with pytest.raises(errors.TransactionProcessingFailed, match="shard 0: no receipt within 30 s"):
+    with pytest.raises(errors.TransactionProcessingFailed, match="on shard 0 has no receipt within 30 s"):
         system.process_transaction(net.payment(here, {there: 5}))
     net.stalled = set()
     net.run(net.sync)
