@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Collection, Sequence
+from functools import wraps
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
@@ -74,9 +75,34 @@ def build_app(wanted: Collection[str], settings: _Settings | None = None) -> typ
         settings.debug = debug
 
     for name, command in COMMANDS.items():
-        function = import_module(command.module).run if name in wanted else _listed
+        function = _guarded(import_module(command.module).run) if name in wanted else _listed
         app.command(name, short_help=command.help)(function)
     return app
+
+
+class _Interrupted(Exception):  # noqa: N818 - no error
+    """SIGINT or SIGTERM came."""
+
+
+class _OutputClosed(Exception):  # noqa: N818 - no error
+    """Whoever read our output has had enough."""
+
+
+def _guarded(function: Callable[..., int | None]) -> Callable[..., int | None]:
+    """The command, with what typer would turn into exit codes of its own renamed."""
+
+    @wraps(function)
+    def guarded(*args: object, **options: object) -> int | None:
+        try:
+            code = function(*args, **options)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            raise _Interrupted from None
+        except BrokenPipeError:
+            raise _OutputClosed from None
+        return code
+
+    return guarded
 
 
 def _listed() -> None:
@@ -101,13 +127,12 @@ def run(arguments: Sequence[str]) -> int:
         code = build_app([name for name in arguments if name in COMMANDS], settings)(
             args=arguments, prog_name="hauptbuch", standalone_mode=False
         )
-        sys.stdout.flush()
     except _USAGE_ERROR as error:
         return _fail(_usage(error), FAILED)
-    except (KeyboardInterrupt, typer.Abort):
+    except (_Interrupted, KeyboardInterrupt):
         return _fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has had enough; nothing more can be said there, and that is no failure.
+    except _OutputClosed:
+        # That is no failure; the interpreter's last flush shall not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except VerificationFailed as error:

@@ -26,6 +26,11 @@ def json_line(value: dict[str, Any]) -> None:
     print(json.dumps(value))
 
 
+def flush() -> None:
+    """Give what was printed to whoever follows it."""
+    sys.stdout.flush()
+
+
 def note(text: str) -> None:
     """A remark for the person, not for the pipe."""
     print(text, file=sys.stderr, flush=True)

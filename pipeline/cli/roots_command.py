@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
-from pipeline.cli.output import json_line, line, when
+from pipeline.cli.output import flush, json_line, line, when
 from pipeline.cli.surroundings import Directory, Json
 from pipeline.client.light import LightClient, VerifiedRoot
 from pipeline.client.subscriber import StateRootSubscriber
@@ -36,6 +36,7 @@ def run(
                 raise VerificationFailed(str(subscriber.refused[0].error))
             if not follow:
                 return
+            flush()
             reader.log.wait(_WAIT_MS)
 
 
