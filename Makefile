@@ -7,13 +7,15 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+KAFKA_STAMP := $(VENV)/.kafka
 # A Python of 3.11 or later; `make setup PYTHON=/path/to/python` chooses another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 # More arguments for pytest, such as PYTEST_ARGS="tests/unit -k config".
 PYTEST_ARGS ?=
+BROKERS ?= 1
 
-.PHONY: help setup demo test test-slow check format bench clean
+.PHONY: help setup demo test test-slow check format bench kafka-up kafka-down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -26,6 +28,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev,faust]'
+	@touch $@
+
+$(KAFKA_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev,faust,kafka]'
 	@touch $@
 
 demo: setup ## play real payments, verify a proof, audit, catch tampering
@@ -52,6 +58,12 @@ format: setup ## rewrite files to the house format
 
 bench: setup ## measure this machine
 	$(BIN)/python -m benchmarks
+
+kafka-up: $(KAFKA_STAMP) ## start Apache Kafka on loopback (BROKERS=1 or 3); prints the bootstrap address
+	$(BIN)/python -m deploy.kafka up --brokers $(BROKERS)
+
+kafka-down: $(KAFKA_STAMP) ## stop it
+	$(BIN)/python -m deploy.kafka down
 
 clean: ## remove what the targets made, .venv included
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -1,0 +1,71 @@
+"""Server properties of a loopback broker in KRaft combined mode."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_MESSAGE_BYTES = 1_100_000
+"""Above the ledger's 1 MiB records by room for a batch's header."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerPlace:
+    """One broker: its id (from 1), ports on 127.0.0.1, and directory."""
+
+    node_id: int
+    port: int
+    controller_port: int
+    directory: Path
+
+    @property
+    def address(self) -> str:
+        """host:port for clients."""
+        return f"127.0.0.1:{self.port}"
+
+
+def server_properties(place: BrokerPlace, voters: list[BrokerPlace]) -> str:
+    """The broker's file. Replication 3 and two in-sync replicas where there are three brokers."""
+    replicas = min(3, len(voters))
+    in_sync = max(1, replicas - 1)
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": place.node_id,
+        "controller.quorum.voters": ",".join(f"{v.node_id}@127.0.0.1:{v.controller_port}" for v in voters),
+        "listeners": f"PLAINTEXT://{place.address},CONTROLLER://127.0.0.1:{place.controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{place.address}",
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "log.dirs": place.directory / "data",
+        "auto.create.topics.enable": "false",
+        "unclean.leader.election.enable": "false",
+        "default.replication.factor": replicas,
+        "min.insync.replicas": in_sync,
+        "offsets.topic.replication.factor": replicas,
+        "offsets.topic.num.partitions": 5,
+        "transaction.state.log.replication.factor": replicas,
+        "transaction.state.log.min.isr": in_sync,
+        "transaction.state.log.num.partitions": 5,
+        "share.coordinator.state.topic.replication.factor": replicas,
+        "share.coordinator.state.topic.min.isr": in_sync,
+        # One open transaction hides everything behind it, so nobody may hold one for long.
+        "transaction.max.timeout.ms": 15_000,
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1_000,
+        "group.initial.rebalance.delay.ms": 0,
+        "message.max.bytes": MAX_MESSAGE_BYTES,
+        "replica.fetch.max.bytes": MAX_MESSAGE_BYTES,
+        "log.retention.ms": -1,
+        "log.cleanup.policy": "delete",
+    }
+    return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+LOG4J = """\
+appender.file.type=File
+appender.file.name=file
+appender.file.fileName=${sys:hauptbuch.log}
+appender.file.layout.type=PatternLayout
+appender.file.layout.pattern=[%d] %p %m (%c)%n
+rootLogger.level=WARN
+rootLogger.appenderRef.file.ref=file
+logger.kafka.name=kafka.server.KafkaServer
+logger.kafka.level=INFO
+"""
