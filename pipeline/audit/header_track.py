@@ -30,22 +30,28 @@ class HeaderTrack:
         self._ready: deque[CheckedBlock] = deque()
         self.sent: dict[int, SentBundles] = {}
         self.read_height = -1
-        self.at_end = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether every header read so far does."""
+        return self._head is not None
 
     def hash_at(self, height: int) -> BlockHash | None:
         """The block on the log, of those read so far."""
         return self._scan.hashes.get(height)
 
-    def take(self, height: int) -> list[CheckedBlock] | None:
-        """The blocks from the last one taken through `height`; None where they are not there or do not hold."""
+    def up_to(self, height: int) -> list[CheckedBlock] | None:
+        """The blocks behind the last round through `height`; None where they are not there or do not hold."""
         while self.read_height < height and self._read():
             pass
-        if not self._ready or self._ready[-1].header.height < height or self._ready[0].header.height > height:
+        if not self._ready or not self._ready[0].header.height <= height <= self._ready[-1].header.height:
             return None
-        taken = []
+        return [block for block in self._ready if block.header.height <= height]
+
+    def sign_off(self, height: int) -> None:
+        """A round has passed that signs the blocks through `height`."""
         while self._ready and self._ready[0].header.height <= height:
-            taken.append(self._ready.popleft())
-        return taken
+            self._ready.popleft()
 
     def finish(self) -> None:
         """Read to the end; no more blocks are taken."""
@@ -57,7 +63,6 @@ class HeaderTrack:
     def _read(self) -> bool:
         scanned = self._scan.next()
         if scanned is None:
-            self.at_end = True
             return False
         block = scanned.block
         self.read_height = block.header.height

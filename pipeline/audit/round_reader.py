@@ -4,7 +4,7 @@ Signers pass over what is out of turn, foreign or forged; an audit names it.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pipeline.audit.findings import Finding, FindingKind, Report, one_line
 from pipeline.codec.topics import LogRecord, Topic
@@ -22,6 +22,8 @@ from pipeline.ledger.checkpoints import (
 )
 from pipeline.ledger.control import KeySignature
 from pipeline.ledger.genesis import SignerKey
+
+_MOST_STRAYS: Final = 16
 
 
 @dataclass(slots=True)
@@ -59,38 +61,44 @@ class RoundReader:
         self._passed: tuple[OpenRound, Electorate] | None = None
         self.last_round = -1
         self.last_hash = Hash32(chain.chain_id)
-        self.open: OpenRound | None = None
+        self.open: list[OpenRound] = []
 
     def hash_of(self, number: int) -> Hash32 | None:
         """The checkpoint of a passed round."""
         return self._hashes.get(number)
 
-    def take(self, record: LogRecord, electorate: Electorate) -> OpenRound | None:
-        """Read one record; the round that it gives its quorum, if so. Then call `close`."""
+    def take(self, record: LogRecord, electorate: Electorate) -> list[OpenRound]:
+        """Read one record; the proposals of the round that it gives its quorum, if so. Then call `close`.
+
+        They are several where they share a checkpoint and differ in the blocks that they name; at most one is right.
+        """
         try:
             signature = CheckpointSignature.from_record(record.value)
         except PoisonRecord:
             self._propose(record)
-            return None
+            return []
         return self._sign(record.offset, signature, electorate)
 
-    def supersedes(self, record: LogRecord) -> bool:
-        """Whether the record proposes a round behind the open one, which thus stays without its quorum."""
-        if self.open is None:
-            return False
+    def superseded(self, record: LogRecord) -> OpenRound | None:
+        """The open round that the record proposes a successor of, and that thus stays without its quorum."""
+        if not self.open:
+            return None
         try:
             checkpoint = Checkpoint.from_bytes(CheckpointProposal.from_record(record.value).checkpoint)
         except PoisonRecord:
-            return False
-        return checkpoint.chain_id == self._chain.chain_id and checkpoint.round == self.open.checkpoint.round + 1
+            return None
+        if checkpoint.chain_id != self._chain.chain_id:
+            return None
+        before = [item for item in self.open if item.checkpoint.round == checkpoint.round - 1]
+        named = [item for item in before if item.hash == checkpoint.previous_hash]
+        return next(iter(named + before), None)
 
-    def close(self, electorate: Electorate) -> None:
-        """The open round is passed, decided or not: `last_round` and `last_hash` are its."""
-        assert self.open is not None, "close without an open round"
-        self.last_round, self.last_hash = self.open.checkpoint.round, self.open.hash
+    def close(self, opened: OpenRound, electorate: Electorate) -> None:
+        """The round is passed, decided or not: `last_round` and `last_hash` are its."""
+        self.last_round, self.last_hash = opened.checkpoint.round, opened.hash
         self._hashes[self.last_round] = self.last_hash
-        self._passed = self.open, electorate
-        self.open = None
+        self._passed = opened, electorate
+        self.open = []
 
     def _propose(self, record: LogRecord) -> None:
         offset = record.offset
@@ -108,31 +116,37 @@ class RoundReader:
             if hashed != self.hash_of(number):
                 self._say(FindingKind.EQUIVOCATION, offset, f"a second, different checkpoint of round {number}")
             return
-        follows = number == self.last_round + 1 and checkpoint.previous_hash == self.last_hash
-        if self.open is not None and (self.open.follows or not follows):
-            if proposal != self.open.proposal:
-                self._say(
-                    FindingKind.EQUIVOCATION, offset, f"a second, different proposal while round {number} is open"
-                )
+        if any(item.proposal == proposal for item in self.open):
             return
+        follows = number == self.last_round + 1 and checkpoint.previous_hash == self.last_hash
         if not follows:
             what = f"the checkpoint of round {number} does not follow the one of round {self.last_round}"
             self._say(FindingKind.CHECKPOINT_CHAIN, offset, what)
-        self.open = OpenRound(offset, proposal, checkpoint, hashed, follows)
+            if len(self.open) >= _MOST_STRAYS:
+                return
+        elif any(item.follows for item in self.open):
+            self._say(FindingKind.EQUIVOCATION, offset, f"a second, different proposal of round {number}")
+        self.open.append(OpenRound(offset, proposal, checkpoint, hashed, follows))
 
-    def _sign(self, offset: int, signature: CheckpointSignature, electorate: Electorate) -> OpenRound | None:
-        number, opened = signature.round, self.open
-        if opened is None or number != opened.checkpoint.round:
+    def _sign(self, offset: int, signature: CheckpointSignature, electorate: Electorate) -> list[OpenRound]:
+        number = signature.round
+        rivals = [item for item in self.open if item.checkpoint.round == number]
+        signed = [item for item in rivals if item.hash == signature.checkpoint_hash]
+        if not rivals:
             self._late(offset, signature)
-            return None
-        if signature.checkpoint_hash != opened.hash:
-            kind = FindingKind.EQUIVOCATION if signature.signer in opened.signatures else FindingKind.BAD_SIGNATURE
-            self._say(kind, offset, f"a signature for another checkpoint of round {number} than the one proposed")
-            return None
-        if not self._holds(offset, signature, opened, electorate):
-            return None
-        opened.signatures.setdefault(signature.signer, signature)
-        return opened if len(opened.signatures) == electorate.threshold else None
+            return []
+        if not signed:
+            what = f"a signature for a checkpoint of round {number} that was not proposed"
+            self._say(FindingKind.BAD_SIGNATURE, offset, what)
+            return []
+        if not self._holds(offset, signature, signed[0], electorate):
+            return []
+        if any(signature.signer in item.signatures for item in rivals if item not in signed):
+            what = f"attestor {signature.signer.hex()[:16]} signed two checkpoints of round {number}"
+            self._say(FindingKind.EQUIVOCATION, offset, what)
+        for item in signed:
+            item.signatures.setdefault(signature.signer, signature)
+        return [item for item in signed if len(item.signatures) == electorate.threshold]
 
     def _late(self, offset: int, signature: CheckpointSignature) -> None:
         """A signature of a round that has its quorum already: true, but too many; or false."""

@@ -5,8 +5,9 @@ true is the replay's part. Where a round can't be derived any more (a block that
 signatures, chain and state roots are checked on all the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 from pipeline.audit.findings import Finding, FindingKind, Report, one_line
@@ -91,20 +92,18 @@ class RoundsCheck:
         self._unpublished: list[tuple[int, int, int]] = []
         self._verified = -1
         self._verified_hash = Hash32(chain.chain_id)
-        self._heads: dict[int, int] = {}
         self._verified_heads: dict[int, int] = {}
 
     def run(self, trust: Trust | None) -> RoundsResult:
         """Check all rounds; then, against `trust`, that the newest checkpoint seen before is among them."""
         while (record := self._stream.pop()) is not None:
-            if self._reader.supersedes(record):
-                opened = self._reader.open
-                assert opened is not None, "superseded"
-                what = f"round {opened.checkpoint.round} was followed by the next without its quorum"
-                self._say(FindingKind.NO_QUORUM, opened.offset, what)
-                self._decided(opened)
+            passed = self._reader.superseded(record)
+            if passed is not None:
+                what = f"round {passed.checkpoint.round} was followed by the next without its quorum"
+                self._report(self._finding(FindingKind.NO_QUORUM, passed.offset, what))
+                self._decided([passed])
             decided = self._reader.take(record, self._electorate)
-            if decided is not None:
+            if decided:
                 self._decided(decided)
         for number, shard, height in self._unpublished:
             # A quorum of several publishes in a transaction of its own, after the signatures.
@@ -116,22 +115,20 @@ class RoundsCheck:
             self._check_seen(trust.last_checkpoint)
         return RoundsResult(self._verified, self._verified_hash, self._verified_heads, self._reader.last_round)
 
-    def _decided(self, opened: OpenRound) -> None:
-        checkpoint = opened.checkpoint
-        voted = self._electorate
-        heights = dict(opened.proposal.advanced)
-        blocks = self._taken(opened, heights)
-        ledger = self._ledger if opened.follows else None
-        self._ledger = None if ledger is None or blocks is None else self._derive(opened, ledger, blocks)
-        after = self._control.at_sequence(checkpoint.control_sequence)
-        if after is None:
-            what = f"round {checkpoint.round} is under control record {checkpoint.control_sequence}, which is not there"
-            self._say(FindingKind.ROOT_MISMATCH, opened.offset, what)
-            self._ledger = None
-        else:
-            self._electorate = Electorate(after.attestors, after.attestor_threshold)
-        self._reader.close(voted)
-        self._heads.update(heights)
+    def _decided(self, candidates: Sequence[OpenRound]) -> None:
+        judged = [(opened, *self._judge(opened)) for opened in candidates]
+        opened, after, findings = next((item for item in judged if item[1] is not None), judged[0])
+        for finding in findings:
+            self._report(finding)
+        voted, heights, checkpoint = self._electorate, dict(opened.proposal.advanced), opened.checkpoint
+        self._ledger = after
+        state = self._control.at_sequence(checkpoint.control_sequence)
+        if state is not None:
+            self._electorate = Electorate(state.attestors, state.attestor_threshold)
+        self._reader.close(opened, voted)
+        for shard, height in heights.items():
+            if shard in self._tracks:
+                self._tracks[shard].sign_off(height)
         self._check_roots(opened, heights, voted)
         if any(shard not in self._tracks or height > self._tracks[shard].replayed for shard, height in heights.items()):
             self._wrong = True  # signed, but not what executing again gives: the replay has said why
@@ -139,53 +136,62 @@ class RoundsCheck:
             self._verified, self._verified_hash = checkpoint.round, opened.hash
             self._verified_heads.update(heights)
 
-    def _taken(self, opened: OpenRound, heights: Mapping[int, int]) -> dict[int, list[CheckedBlock]] | None:
-        taken: dict[int, list[CheckedBlock]] = {}
-        number = opened.checkpoint.round
-        for shard, height in opened.proposal.advanced:
-            track = self._tracks.get(shard)
-            if track is None or len(heights) != len(opened.proposal.advanced) or height <= self._heads.get(shard, -1):
-                self._say(FindingKind.ROOT_MISMATCH, opened.offset, f"round {number} names shard {shard} wrongly")
-                return None
-            blocks = track.take(height)
-            if blocks is not None:
-                taken[shard] = blocks
-            elif track.at_end and track.read_height < height:
-                what = f"round {number} signs block {height}, but blocks end at {track.read_height}: history was cut"
-                self._report(Finding(FindingKind.HISTORY_CUT, what, shard, height, Topic.CHECKPOINTS, opened.offset))
-        return taken if len(taken) == len(heights) else None
-
-    def _derive(
-        self, opened: OpenRound, ledger: SignedLedger, blocks: dict[int, list[CheckedBlock]]
-    ) -> SignedLedger | None:
-        """The ledger after the round, if the checkpoint is what the blocks lead to."""
-        checkpoint, offset = opened.checkpoint, opened.offset
-        number = checkpoint.round
-        consumed = max([0, *[taken[-1].cursor.control.sequence for taken in blocks.values()]])
+    def _judge(self, opened: OpenRound) -> tuple[SignedLedger | None, list[Finding]]:
+        """The ledger after the round, if that can be told and the checkpoint is what the blocks lead to."""
+        checkpoint, findings = opened.checkpoint, list[Finding]()
+        name = f"round {checkpoint.round}"
         state = self._control.at_sequence(checkpoint.control_sequence)
+        if state is None:
+            what = f"{name} is under control record {checkpoint.control_sequence}, which is not there"
+            return None, [self._finding(FindingKind.ROOT_MISMATCH, opened.offset, what)]
+        blocks = self._taken(opened, state.active_shards, findings)
+        ledger = self._ledger
+        if blocks is None or ledger is None or not opened.follows:
+            return None, findings
+        consumed = max([taken[-1].cursor.control.sequence for taken in blocks.values()])
         complaint = None
-        if not blocks:
-            complaint = "it moves no shard"
-        elif checkpoint.timestamp_ms < ledger.timestamp_ms:
+        if checkpoint.timestamp_ms < ledger.timestamp_ms:
             complaint = "its time is before its predecessor's"
         elif checkpoint.control_sequence < max(consumed, ledger.control_sequence):
             complaint = f"its control sequence {checkpoint.control_sequence} is behind what its blocks consumed"
-        if complaint or state is None or max(blocks) >= state.active_shards:
-            self._say(FindingKind.ROOT_MISMATCH, offset, f"round {number}: {complaint or 'it moves an idle shard'}")
-            return None
+        if complaint:
+            return None, [self._finding(FindingKind.ROOT_MISMATCH, opened.offset, f"{name}: {complaint}")]
         terms = RoundTerms(
             checkpoint.timestamp_ms, checkpoint.control_sequence, state.active_shards, checkpoint.assurance
         )
         try:
-            plan = plan_round(self._chain, ledger, dict(sorted(blocks.items())), terms)
+            plan = plan_round(self._chain, ledger, blocks, terms)
         except TaskDiverged as error:
-            self._say(FindingKind.CUT_INCONSISTENT, offset, f"round {number} is no consistent cut: {one_line(error)}")
-            return None
+            what = f"{name} is no consistent cut: {one_line(error)}"
+            return None, [self._finding(FindingKind.CUT_INCONSISTENT, opened.offset, what)]
         if plan.proposal != opened.proposal:
-            what = f"round {number}: the blocks on the log lead to another ledger root or other heads"
-            self._say(FindingKind.ROOT_MISMATCH, offset, what)
+            what = f"{name}: the blocks on the log lead to another ledger root or other heads"
+            return None, [self._finding(FindingKind.ROOT_MISMATCH, opened.offset, what)]
+        return signed(plan, opened.first(self._electorate.threshold)), []
+
+    def _taken(self, opened: OpenRound, active: int, findings: list[Finding]) -> dict[int, list[CheckedBlock]] | None:
+        """The blocks that the round signs; None, and perhaps a finding, where they are not there or do not hold."""
+        taken: dict[int, list[CheckedBlock]] = {}
+        number, advanced = opened.checkpoint.round, opened.proposal.advanced
+        shards = [shard for shard, _ in advanced]
+        known = all(shard < active and shard in self._tracks for shard in shards)
+        if not shards or not known or any(a >= b for a, b in pairwise(shards)):
+            what = f"round {number} does not name active shards, ascending"
+            findings.append(self._finding(FindingKind.ROOT_MISMATCH, opened.offset, what))
             return None
-        return signed(plan, opened.first(self._electorate.threshold))
+        for shard, height in advanced:
+            track = self._tracks[shard]
+            blocks = track.up_to(height)
+            if blocks is not None:
+                taken[shard] = blocks
+            elif track.read_height < height:
+                what = f"round {number} signs block {height}, but blocks end at {track.read_height}: history was cut"
+                place = opened.offset
+                findings.append(Finding(FindingKind.HISTORY_CUT, what, shard, height, Topic.CHECKPOINTS, place))
+            elif track.holds:
+                what = f"round {number} signs block {height} of shard {shard}, which an earlier round signed"
+                findings.append(self._finding(FindingKind.ROOT_MISMATCH, opened.offset, what))
+        return taken if len(taken) == len(advanced) else None
 
     def _check_roots(self, opened: OpenRound, heights: Mapping[int, int], voted: Electorate) -> None:
         checkpoint = SignedRound(opened.checkpoint.round, opened.proposal.checkpoint, *voted)
@@ -203,10 +209,10 @@ class RoundsCheck:
         if found is None:
             last = self._reader.last_round
             what = f"round {seen.round}, seen before, is not on the log: history was cut after round {last}"
-            self._say(FindingKind.HISTORY_CUT, end, what)
+            self._report(self._finding(FindingKind.HISTORY_CUT, end, what))
         elif found != seen.hash:
             what = f"round {seen.round} has another checkpoint than the one seen before: history was replaced"
-            self._say(FindingKind.EQUIVOCATION, end, what)
+            self._report(self._finding(FindingKind.EQUIVOCATION, end, what))
 
     def _noting(self, report: Report) -> Report:
         def note(finding: Finding) -> None:
@@ -215,5 +221,6 @@ class RoundsCheck:
 
         return note
 
-    def _say(self, kind: FindingKind, offset: int, message: str) -> None:
-        self._report(Finding(kind, message, None, None, Topic.CHECKPOINTS, offset))
+    @staticmethod
+    def _finding(kind: FindingKind, offset: int, message: str) -> Finding:
+        return Finding(kind, message, None, None, Topic.CHECKPOINTS, offset)
