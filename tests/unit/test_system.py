@@ -103,7 +103,7 @@ def test_without_parallel_processing_one_follows_the_other() -> None:
 
 
 def test_cached_results_are_kept_by_id_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.system._CACHED_RESULTS", 2)
+    monkeypatch.setattr("pipeline.system.sharding_system._CACHED_RESULTS", 2)
     net, system, here, there = started()
     payments = [net.payment(here, {there: 1}) for _ in range(3)]
     first = [system.cached_process_transaction(item) for item in payments[:2]]
