@@ -9,6 +9,7 @@ from pipeline.ledger.cursor import ShardCursor
 from pipeline.log.port import EventLog
 from pipeline.shards.block_reader import BlockReader, CommittedBlock
 from pipeline.shards.follower import follow, read_inputs
+from pipeline.shards.recovery import find_block
 from pipeline.state.store import StateStore
 
 CURSOR: Final = b"cursor"
@@ -45,7 +46,10 @@ class Executor:
         """Execute some blocks on the way to the signed head; False where their inputs are not visible yet."""
         cursor = self._cursor
         if self._catching_up is None:
-            self._catching_up = BlockReader(self._log, cursor.shard, cursor.height + 1, cursor.block_hash)
+            offset = find_block(self._log, cursor.shard, cursor.height) if cursor.height >= 0 else 0
+            self._catching_up = BlockReader(
+                self._log, cursor.shard, cursor.height + 1, cursor.block_hash, start_offset=offset
+            )
         blocks = self._catching_up.read(min(_BATCH, signed.height - cursor.height))
         if not blocks:
             raise TaskDiverged(
