@@ -36,14 +36,15 @@ def read_long(data: bytes, position: int) -> tuple[int, int]:
     if byte < 0x80:
         return (byte >> 1) ^ -(byte & 1), position + 1
     value, shift, start = byte & 0x7F, 7, position
-    while True:
+    while byte >= 0x80:
         position += 1
+        if position - start >= _MAX_BYTES:
+            # Not after the loop: an endless varint of a hostile record would grow a number of its own length.
+            raise GiveUp
         byte = data[position]
         value |= (byte & 0x7F) << shift
         shift += 7
-        if byte < 0x80:
-            break
-    if not byte or position - start >= _MAX_BYTES or value >> 64:
+    if not byte or value >> 64:
         raise GiveUp
     return (value >> 1) ^ -(value & 1), position + 1
 
