@@ -89,7 +89,7 @@ class RoundReader:
             return None
         if checkpoint.chain_id != self._chain.chain_id:
             return None
-        before = [item for item in self.open if item.checkpoint.round == checkpoint.round - 1]
+        before = [item for item in self.open if item.follows and item.checkpoint.round == checkpoint.round - 1]
         named = [item for item in before if item.hash == checkpoint.previous_hash]
         return next(iter(named + before), None)
 
