@@ -36,6 +36,8 @@ def prove_signed(reader: LedgerReader, key: StateKey, patience_s: float = PATIEN
     Raises `ConfigError` where that takes longer than `patience_s`, naming the number of unsigned blocks.
     """
     shard = reader.chain.shard_map.owners[slot_of_key(key)]
+    if reader.cursor(shard).height < 0:
+        raise ConfigError(f"shard {shard} has no block yet: run the node (load, send) first")
     deadline = monotonic() + patience_s
     while True:
         root = _root_of_store(reader, shard, min(deadline, monotonic() + _STORE_PATIENCE_S))

@@ -22,6 +22,7 @@ _WIDTH: Final = 110
 _LABEL: Final = 12
 _HASH: Final = re.compile("[0-9a-f]{64}")
 _HASH_SHOWN: Final = 8
+_FINDINGS_SHOWN: Final = 10
 
 
 class Story:
@@ -97,6 +98,8 @@ class Story:
             f"{figures.blocks:,} blocks of {figures.records:,} records executed again, {figures.signatures:,} "
             f"signatures and {report.rounds:,} rounds checked, in {report.seconds:.1f} s",
         )
+        for finding in report.findings[:_FINDINGS_SHOWN]:
+            self.section("", f"{finding.place()}: {finding.kind.value}: {finding.message}")
         rows = [
             (
                 line.symbol,

@@ -1,0 +1,177 @@
+"""The demo: its figures, its checks, what makes it say no."""
+
+import io
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.audit.tamper import Damage
+from pipeline.cli import main
+from pipeline.cli.demo import lies
+from pipeline.cli.demo.evidence import final_balances
+from pipeline.cli.demo.payments import sample_payments
+from pipeline.cli.demo.phases import Percentiles
+from pipeline.codec.topics import Topic
+from pipeline.ledger.leaves import account_key
+from pipeline.node.layout import NodeLayout
+from pipeline.node.reader import LedgerReader
+
+
+@dataclass(frozen=True)
+class Played:
+    """`root`: the directory that `demo --keep` left; `document`: what `--json` printed."""
+
+    root: Path
+    document: dict[str, Any]
+    errors: str
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """The demo on 200 rows."""
+    root = tmp_path_factory.mktemp("demo") / "ledger"
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main.run(["demo", "--rows", "200", "--json", "--keep", str(root)])
+    assert code == 0, out.getvalue() + err.getvalue()
+    return Played(root, json.loads(out.getvalue()), err.getvalue())
+
+
+def test_every_payment_is_played_once(played: Played) -> None:
+    document = played.document
+    fast, slow = document["phase_1"], document["phase_2"]
+    assert fast["transactions"] + slow["transactions"] == document["rows"] == document["signatures"] == 200
+    assert 0 < fast["crossed_shards"] < fast["transactions"]
+    assert fast["blocks"] >= document["shards"] == 4
+    assert document["audit"]["figures"]["transactions"] >= 200 + 2  # the treasury's too
+    assert document["held"] is True
+    assert document["refused_roots"] == document["balances_that_differ"] == 0
+
+
+def test_times_are_in_order(played: Played) -> None:
+    slow = played.document["phase_2"]
+    assert slow["transactions_per_second"] == pytest.approx(
+        played.document["phase_1"]["transactions_per_second"] / 2, rel=0.01
+    )
+    for times in (slow["receipt_ms"], slow["settled_ms"], slow["signed_root_ms"]):
+        assert 0 < times["p50"] <= times["p99"]
+    assert slow["receipt_ms"]["p50"] <= slow["settled_ms"]["p50"]
+    assert slow["receipt_ms"]["p50"] <= slow["signed_root_ms"]["p50"]
+
+
+def test_balances_in_the_kept_ledger_are_those_of_the_file(played: Played) -> None:
+    layout = NodeLayout(played.root)
+    expected = final_balances(sample_payments(200))
+    with LedgerReader(played.root) as reader:
+        found = {view.address: sum(b.amount for _, b in view.balances) for view in reader.accounts()}
+        treasury = layout.chain().genesis.treasury
+        assert reader.stores[0].shard == 0
+        assert account_key(treasury).startswith(b"account/")
+    assert sum(found.values()) == sum(expected.values())
+    assert sorted(amount for address, amount in found.items() if address != treasury) == sorted(expected.values())
+
+
+def test_proofs_held_and_forgeries_were_refused(played: Played) -> None:
+    proof, absence = played.document["proof"], played.document["absence"]
+    assert proof["balance"] == max(final_balances(sample_payments(200)).values())
+    assert absence["balance"] is None
+    for check in (proof, absence):
+        assert check["holds"]
+        assert check["forgery_refused"]
+        assert 3_000 < check["file_bytes"] < 10_000
+
+
+def test_every_lie_is_caught_at_its_place(played: Played) -> None:
+    told = played.document["lies"]
+    assert len(told) == len(lies.TOLD) >= 5
+    for lie in told:
+        finding = lie["finding"]
+        assert lie["caught"], lie
+        assert (finding["topic"], finding["shard"]) == (lie["topic"], lie["shard"])
+        assert finding["offset"] == lie["offset"] or finding["height"] == lie["height"] is not None
+        assert finding["message"]
+
+
+def test_conservation_is_part_of_the_audit(played: Played) -> None:
+    audit = played.document["audit"]
+    assert audit["ok"]
+    (row,) = audit["conservation"]
+    assert row["symbol"] == "ETH"
+    assert int(row["balances"]) == int(row["issued"]) - int(row["burned"]) > 0
+
+
+def test_progress_goes_to_standard_error(played: Played) -> None:
+    assert "signing 200 payments" in played.errors
+    assert "phase 2" in played.errors
+
+
+def test_people_can_read_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["demo", "--rows", "40", "--shards", "2"]) == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert lines[-1].startswith("Result      everything held, in ")
+    assert "40 real Ethereum payments" in lines[0]
+    assert max(len(line) for line in lines) <= 120
+    assert all(line == line.rstrip() for line in lines)
+    assert "\x1b" not in text
+    for label in ("Prepared", "Phase 1", "Phase 2", "Balances", "Proof", "Absence", "Audit", "Lies"):
+        assert any(line.startswith(label) for line in lines)
+
+
+def test_a_lie_that_nobody_notices_fails_the_demo(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(_editor: object) -> Damage:
+        return Damage("nothing at all", Topic.BLOCKS, 0, 0, 0)
+
+    monkeypatch.setattr(lies.tamper, "LIES", {**lies.tamper.LIES, "nothing": nothing})
+    monkeypatch.setattr(lies, "TOLD", (*lies.TOLD[:5], "nothing"))
+    assert main.run(["demo", "--rows", "12", "--shards", "2"]) == 1
+    text = capsys.readouterr().out
+    assert "NOT CAUGHT (0 findings elsewhere)" in text
+    assert "SOMETHING DID NOT HOLD" in text
+    assert "6 damaged copies of the log audited, 5 caught" in text
+
+
+def test_lies_about_what_a_log_lacks_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main.run(["demo", "--rows", "6", "--shards", "1", "--json"])
+    out = capsys.readouterr()
+    document = json.loads(out.out)
+    assert code == 0
+    assert lies.LEAST_LIES <= len(document["lies"]) <= len(lies.TOLD) - 2
+    assert "left out: this log has no bundle" in out.err
+    assert document["phase_1"]["crossed_shards"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rows", "1"], "ask for 2 to 17,917 payments"),
+        (["--rows", "-4"], "ask for 2 to 17,917 payments"),
+        (["--rows", "20000"], "ask for 2 to 17,917 payments"),
+        (["--rows", "2", "--shards", "0"], "--shards must be 1 or more"),
+        (["--rows", "2", "--shards", "1001"], "shards"),
+    ],
+)
+def test_what_it_can_not_do(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["demo", *arguments]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("hauptbuch: ")
+    assert message in error
+
+
+def test_it_keeps_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "precious").write_text("mine")
+    assert main.run(["demo", "--rows", "2", "--keep", str(tmp_path)]) == 2
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert "not empty" in capsys.readouterr().err
+
+
+def test_percentiles_are_nearest_ranks() -> None:
+    assert Percentiles.of([0.004]) == Percentiles(4, 4)
+    assert Percentiles.of([n / 1000 for n in range(100, 0, -1)]) == Percentiles(50, 99)
+    assert Percentiles.of([n / 1000 for n in range(1, 201)]) == Percentiles(100, 198)

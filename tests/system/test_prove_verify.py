@@ -1,0 +1,331 @@
+"""Proofs through files: what they show, and every way in which a forger or a fool could hand one in."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from command_line import CommandLine
+
+from pipeline.audit.log_editor import LogEditor
+from pipeline.cli import prove_command, verify_command
+from pipeline.cli.proving import prove_signed, shown_line, shown_value
+from pipeline.cli.surroundings import running_node
+from pipeline.client.light import LightClient, VerifiedValue
+from pipeline.client.proof_file import StateProof
+from pipeline.client.trust import SeenCheckpoint, Trust, load_trust, save_trust
+from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.codec.types import Address, ChainId, Hash32, StateKey
+from pipeline.crypto.addresses import format_address
+from pipeline.crypto.suites import STANDARD_SUITES
+from pipeline.crypto.verifier import InlineVerifier
+from pipeline.errors import ConfigError, VerificationFailed
+from pipeline.kv.rocks import open_rocks
+from pipeline.ledger.checkpoints import Assurance
+from pipeline.ledger.genesis import SignerKey
+from pipeline.ledger.leaves import account_key
+from pipeline.node.layout import NodeLayout
+from pipeline.node.reader import LedgerReader
+
+STRANGER = Address(bytes(range(32)))
+
+
+@pytest.fixture
+def proof(funded: Path, cli: CommandLine) -> Path:
+    """Of a's balance."""
+    path = funded / "a.proof"
+    cli.ok("prove", funded, "a", "-o", path)
+    return path
+
+
+@pytest.fixture
+def trust(funded: Path) -> Path:
+    return NodeLayout(funded).trust
+
+
+def test_a_balance_is_proved_and_verified(proof: Path, trust: Path, cli: CommandLine) -> None:
+    result = cli.ok("verify", proof, "--trust", trust)
+    first, second = result.out.splitlines()
+    assert first.startswith("balance of hb1")
+    assert first.endswith(": 100000 minor units")
+    assert second.startswith("round ")
+    assert "UTC" in second
+    assert "assurance HEADERS" in second
+    (shown,) = cli.ok("verify", proof, "--trust", trust, "--json").objects()
+    assert shown["balance"] == "100000"
+    assert shown["present"] is True
+    assert shown["frozen"] is False
+    assert shown["round"] >= 0
+    assert shown["age_ms"] >= 0
+
+
+def test_prove_says_what_it_wrote(funded: Path, cli: CommandLine) -> None:
+    path = funded / "b.proof"
+    assert f"{path}: " in cli.ok("prove", funded, "b", "-o", path).out
+    (said,) = cli.ok("prove", funded, "b", "-o", path, "--json").objects()
+    assert said["bytes"] == path.stat().st_size
+    assert said["file"] == str(path)
+
+
+def test_absence_of_an_account_is_proved(funded: Path, trust: Path, cli: CommandLine) -> None:
+    path, address = funded / "nobody.proof", format_address(STRANGER)
+    cli.ok("prove", funded, address, "-o", path)
+    assert f"account {address}: absent: never credited" in cli.ok("verify", path, "--trust", trust).out
+    (shown,) = cli.ok("verify", path, "--trust", trust, "--json").objects()
+    assert shown["present"] is False
+    assert shown["nonce"] is None
+
+
+def test_absence_of_a_balance_is_proved(funded: Path, trust: Path, cli: CommandLine) -> None:
+    path = funded / "fee.proof"
+    cli.ok("prove", funded, "a", "--asset", "FEE", "-o", path)
+    assert "absent: it is 0" in cli.ok("verify", path, "--trust", trust).out
+
+
+def test_verifying_remembers_the_newest_round(funded: Path, proof: Path, trust: Path, cli: CommandLine) -> None:
+    cli.ok("verify", proof, "--trust", trust)
+    (shown,) = cli.ok("verify", proof, "--trust", trust, "--json").objects()
+    seen = load_trust(trust).last_checkpoint
+    assert seen is not None
+    assert seen.round == shown["round"]
+    for payee in ("b", "c", "e", "h"):  # on both shards
+        cli.ok("send", funded, "--from", "a", "--to", payee, "--amount", "1")
+    later = funded / "later.proof"
+    cli.ok("prove", funded, "a", "-o", later)
+    (newer,) = cli.ok("verify", later, "--trust", trust, "--json").objects()
+    assert newer["round"] > seen.round
+    assert newer["balance"] == "99600"
+    assert cli("verify", proof, "--trust", trust).code == 0, "an old proof holds as of its round"
+    assert load_trust(trust).last_checkpoint != seen
+
+
+def test_a_trust_file_that_can_not_be_written_is_remarked(
+    proof: Path, trust: Path, cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, _trust: Trust) -> None:
+        raise ConfigError(f"trust file {path} can't be written: Read-only file system")
+
+    monkeypatch.setattr(verify_command, "save_trust", refuse)
+    result = cli.ok("verify", proof, "--trust", trust)
+    assert result.err.startswith("not remembered: trust file")
+
+
+def test_age_is_limited(proof: Path, trust: Path, cli: CommandLine) -> None:
+    assert cli("verify", proof, "--trust", trust, "--max-age", "3600").code == 0
+    result = cli("verify", proof, "--trust", trust, "--max-age", "0")
+    assert result.code == 1
+    assert "ms old; at most 0 are allowed" in result.error
+    assert cli("verify", proof, "--trust", trust, "--max-age", "-1").code == 2
+
+
+def test_no_flipped_bit_is_accepted(proof: Path, trust: Path) -> None:
+    client = LightClient(load_trust(trust), InlineVerifier(STANDARD_SUITES))
+    raw = proof.read_bytes()
+    truth = client.verify(StateProof.from_bytes(raw), 0)
+    for place in [*range(40), *range(40, len(raw), 23), *range(len(raw) - 8, len(raw))]:
+        forged = bytearray(raw)
+        forged[place] ^= 1 << place % 8
+        with pytest.raises(VerificationFailed) as error:
+            client.verify(StateProof.from_bytes(bytes(forged)), 0)
+        assert "\n" not in str(error.value)
+    assert client.verify(StateProof.from_bytes(raw), 0) == truth
+
+
+Forge = Callable[[bytes], bytes]
+
+
+def _more(raw: bytes) -> bytes:
+    proof = StateProof.from_bytes(raw)
+    assert proof.proof.value is not None
+    amount = (int.from_bytes(proof.proof.value[:16]) + 1).to_bytes(16)
+    return replace(proof, proof=replace(proof.proof, value=amount + proof.proof.value[16:])).to_bytes()
+
+
+def _absent(raw: bytes) -> bytes:
+    proof = StateProof.from_bytes(raw)
+    return replace(proof, proof=replace(proof.proof, value=None)).to_bytes()
+
+
+def _other_account(raw: bytes) -> bytes:
+    proof = StateProof.from_bytes(raw)
+    return replace(proof, proof=replace(proof.proof, key=account_key(STRANGER))).to_bytes()
+
+
+def _no_key(raw: bytes) -> bytes:
+    proof = StateProof.from_bytes(raw)
+    return replace(proof, proof=replace(proof.proof, key=StateKey(b"\xff\n"))).to_bytes()
+
+
+def _unsigned(raw: bytes) -> bytes:
+    proof = StateProof.from_bytes(raw)
+    return replace(proof, root=replace(proof.root, signatures=())).to_bytes()
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        _more,
+        _absent,
+        _other_account,
+        _no_key,
+        _unsigned,
+        lambda raw: b"",
+        lambda raw: raw[:-1],
+        lambda raw: raw[: len(raw) // 2],
+        lambda raw: raw + b"\0",
+        lambda raw: raw[2:],
+        lambda raw: b"\xc3\x01" + bytes(8) + raw[10:],
+        lambda raw: bytes(2**20 + 1),
+        lambda raw: b"{}\n",
+    ],
+)
+def test_forged_proofs_are_refused(forge: Forge, proof: Path, trust: Path, cli: CommandLine) -> None:
+    before = trust.read_bytes()
+    proof.write_bytes(forge(proof.read_bytes()))
+    result = cli("verify", proof, "--trust", trust)
+    assert result.code == 1
+    assert result.out == ""
+    assert result.error
+    assert trust.read_bytes() == before
+
+
+def test_a_proof_under_another_shards_root_is_refused(funded: Path, trust: Path, cli: CommandLine) -> None:
+    with LedgerReader(funded) as reader:
+        by_shard: dict[int, str] = {}
+        for account in reader.accounts():
+            by_shard.setdefault(reader.chain.shard_map.owner_of(account.address), format_address(account.address))
+    proofs = []
+    for shard, address in by_shard.items():
+        cli.ok("prove", funded, address, "-o", funded / f"{shard}.proof")
+        proofs.append(StateProof.from_bytes((funded / f"{shard}.proof").read_bytes()))
+    first, second = proofs
+    (funded / "mixed.proof").write_bytes(StateProof(first.proof, second.root).to_bytes())
+    result = cli("verify", funded / "mixed.proof", "--trust", trust)
+    assert result.code == 1
+    assert "belongs to shard" in result.error
+
+
+Distrust = Callable[[Trust], Trust]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda trust: replace(trust, chain_id=ChainId(bytes(32))), "belongs to chain"),
+        (lambda trust: replace(trust, assurance=Assurance.EXECUTION), "the trust file demands EXECUTION"),
+        (lambda trust: replace(trust, attestors=(SignerKey(2, bytes(1952)),)), "valid signatures of 0 attestors"),
+        (lambda trust: trust.seen(SeenCheckpoint(_round_of(trust), Hash32(bytes(32)))), "equivocation: round"),
+    ],
+)
+def test_whom_the_trust_file_does_not_trust(
+    change: Distrust, message: str, proof: Path, trust: Path, cli: CommandLine
+) -> None:
+    cli.ok("verify", proof, "--trust", trust)
+    save_trust(trust, change(load_trust(trust)))
+    result = cli("verify", proof, "--trust", trust)
+    assert result.code == 1
+    assert message in result.error
+
+
+def _round_of(trust: Trust) -> int:
+    assert trust.last_checkpoint is not None
+    return trust.last_checkpoint.round
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        "not json",
+        "[" * 100_000,
+        '{"format": 2}',
+        '{"format": 1}',
+        '{"format": 1, "chain_id": "00", "shards": 1, "attestors": [], "threshold": 1, "assurance": "HEADERS"}',
+    ],
+)
+def test_what_is_no_trust_file_is_an_error(text: str, proof: Path, trust: Path, cli: CommandLine) -> None:
+    trust.write_text(text)
+    result = cli("verify", proof, "--trust", trust)
+    assert result.code == 2
+    assert str(trust) in result.error
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("threshold", 0), ("threshold", 2), ("threshold", "1"), ("shards", 0), ("attestors", [{}])]
+)
+def test_a_trust_file_must_make_sense(field: str, value: object, proof: Path, trust: Path, cli: CommandLine) -> None:
+    trust.write_text(json.dumps(json.loads(trust.read_text()) | {field: value}))
+    result = cli("verify", proof, "--trust", trust)
+    assert result.code == 2
+    assert "get it again" in result.error
+
+
+def test_files_that_are_not_there(funded: Path, proof: Path, trust: Path, cli: CommandLine) -> None:
+    assert cli("verify", funded / "none", "--trust", trust).code == 2
+    assert cli("verify", funded, "--trust", trust).code == 2
+    assert cli("verify", proof, "--trust", funded / "none").code == 2
+    assert cli("verify", proof).code == 2
+    assert cli("prove", funded / "none", "a", "-o", proof).code == 2
+    assert "neither a name" in cli("prove", funded, "nobody", "-o", proof).error
+    assert "can't be written" in cli("prove", funded, "a", "-o", funded / "no" / "such").error
+    assert cli("prove", funded, "hb1qqqq", "-o", proof).code == 2
+
+
+def test_nothing_can_be_proved_before_the_first_block(fresh: Path, cli: CommandLine) -> None:
+    result = cli("prove", fresh, "treasury", "-o", fresh / "x.proof")
+    assert result.code == 2
+    assert "has no block yet" in result.error
+
+
+def test_unsigned_blocks_are_counted(funded: Path, cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    kv = open_rocks(NodeLayout(funded).log)
+    editor = LogEditor(kv, STANDARD_SUITES)
+    for source in editor.partitions(Topic.STATE_ROOTS):
+        editor.cut(source, 0)
+    kv.close()
+    monkeypatch.setattr(prove_command, "prove_signed", partial(prove_signed, patience_s=0.3))
+    result = cli("prove", funded, "a", "-o", funded / "x.proof")
+    assert result.code == 2
+    assert "blocks that no root signs after 0.3 s" in result.error
+    assert not (funded / "x.proof").exists()
+
+
+def test_roots_that_can_not_be_read_are_named(funded: Path, cli: CommandLine) -> None:
+    kv = open_rocks(NodeLayout(funded).log)
+    editor = LogEditor(kv, STANDARD_SUITES)
+    for number in range(2):
+        source = TopicPartition(Topic.STATE_ROOTS, number)
+        editor.put(source, editor.records(source)[-1].offset, b"no root")
+    kv.close()
+    result = cli("prove", funded, "a", "-o", funded / "x.proof")
+    assert result.code == 2
+    assert "run `hauptbuch audit`" in result.error
+
+
+def test_proving_works_beside_a_running_node(funded: Path, trust: Path, cli: CommandLine) -> None:
+    with running_node(funded, accept_time=False) as node:
+        node.run_until(lambda: False, 50)
+        path = funded / "beside.proof"
+        cli.ok("prove", funded, "c", "-o", path)
+        assert ": 100000 minor units" in cli.ok("verify", path, "--trust", trust).out
+
+
+def test_other_keys_are_shown_as_bytes_and_nonsense_is_refused(proof: Path, trust: Path) -> None:
+    client = LightClient(load_trust(trust), InlineVerifier(STANDARD_SUITES))
+    verified = client.verify(StateProof.from_bytes(proof.read_bytes()), 0)
+
+    def shown(key: bytes, value: bytes | None) -> str:
+        return shown_line(shown_value(VerifiedValue(key, value, verified.root, 0)))
+
+    assert shown(b"fees/\0\1", b"\2" * 16) == f"state key {b'fees/'.hex()}0001: {'02' * 16}"
+    assert shown(b"fees/\0\1", None).endswith(": absent")
+    account = b"account/" + STRANGER
+    assert shown(account, (7).to_bytes(8) + bytes(33)).endswith("exists, 7 transactions sent")
+    balance = b"balance/" + bytes(32) + b"/" + bytes(32)
+    assert shown(balance, (5).to_bytes(16) + b"\1").endswith(": 5 minor units, frozen")
+    with pytest.raises(VerificationFailed, match="no balance or account"):
+        shown(account, b"short")
