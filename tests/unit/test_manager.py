@@ -170,6 +170,8 @@ def test_a_transaction_goes_to_its_senders_shard_only() -> None:
     for nowhere in (2, -1):
         with pytest.raises(errors.InvalidShard, match="2 are active"):
             manager.process_transaction_in_shard(payment, ShardId(nowhere))
+    with pytest.raises(errors.SecurityValidationFailed, match="signature does not hold"):
+        manager.process_transaction_in_shard(replace(payment, signature=bytes(32)), ShardId(0))
     published = manager.process_transaction_in_shard(payment, ShardId(0))
     assert (published.shard, published.tx_id) == (0, payment.tx_id)
     net.run(net.sync)
