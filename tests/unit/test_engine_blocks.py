@@ -12,7 +12,15 @@ from pipeline.crypto.verifier import InlineVerifier, PoolVerifier, VerifyJob
 from pipeline.errors import TaskDiverged
 from pipeline.ledger.blocks import BlockHeader, block_hash, input_root
 from pipeline.ledger.codes import Code, DeadLetterReason
-from pipeline.ledger.control import Action, CreateShard, Quarantine, SetAttestors, SetProtocol, SetShardMap
+from pipeline.ledger.control import (
+    Action,
+    CreateShard,
+    Quarantine,
+    SetAttestors,
+    SetProtocol,
+    SetShardMap,
+    encode_action,
+)
 from pipeline.ledger.engine import BlockInputs, InputBatch, execute
 from pipeline.ledger.genesis import SignerKey
 from pipeline.ledger.leaves import Account, account_key
@@ -345,6 +353,9 @@ def test_no_more_shards_than_partitions() -> None:
         pytest.param(lambda world: world.govern(CreateShard(2), previous_hash=Hash32(bytes(32))), id="other chain"),
         pytest.param(lambda world: world.govern(CreateShard(2), chain_id=bytes(32)), id="other ledger"),
         pytest.param(lambda world: world.govern(CreateShard(2), body=b"noise"), id="noise in it"),
+        pytest.param(
+            lambda world: world.govern(CreateShard(2), body=encode_action(2, CreateShard(2))), id="other protocol"
+        ),
         pytest.param(lambda world: world.control.append(b"noise"), id="noise"),
         pytest.param(lambda world: world.control.append(None), id="null"),
         pytest.param(lambda world: world.control.append(world.chain.genesis.to_record()), id="genesis again"),

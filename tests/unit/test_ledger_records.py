@@ -20,6 +20,7 @@ from pipeline.ledger.blocks import (
     input_range,
     input_root,
 )
+from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import (
     Assurance,
     Checkpoint,
@@ -47,6 +48,7 @@ from pipeline.ledger.control import (
     encode_action,
     signers_of,
 )
+from pipeline.ledger.cursor import ShardCursor
 from pipeline.ledger.genesis import CHUNK_BYTES, GasSchedule, Genesis, Limits, SignerKey
 from pipeline.ledger.leaves import Account, Asset, Balance, account_key, asset_key, balance_key, data_key, fees_key
 from pipeline.ledger.packing import ChannelHead, pack_transfers, unpack_transfers
@@ -416,3 +418,35 @@ def test_slots_are_shared_out_in_order() -> None:
     assert shard_map.slots_of(1) == frozenset(range(1_024, 2_048))
     assert shard_map.owner_of(b"\x3f\xff" + bytes(30)) == 0
     assert shard_map.owner_of(b"\x40\x00" + bytes(30)) == 1
+
+
+def test_topic_names() -> None:
+    assert [topic.topic_name for topic in Topic][3:6] == ["blocks", "receipts", "dead-letters"]
+
+
+def test_a_cursor_comes_back_and_a_damaged_one_is_fatal() -> None:
+    chain = Chain.of(GENESIS)
+    start = ShardCursor.start(chain, 1)
+    used = replace(
+        start,
+        height=Height(5),
+        positions=(1, 2, 3),
+        channels_in={0: ChannelHead(0, 9, HASH)},
+        control=replace(start.control, quarantine=frozenset([(2, 0, 7, bytes(HASH)), (1, 0, 7, bytes(HASH))])),
+    )
+    for cursor in (start, used):
+        assert ShardCursor.from_bytes(cursor.to_bytes()) == cursor
+    for raw in (b"", b"{}", used.to_bytes()[:-1], used.to_bytes().replace(b"[1, 2, 3]", b"[1, 2]")):
+        with pytest.raises(Fatal, match="cursor is damaged"):
+            ShardCursor.from_bytes(raw)
+
+
+def test_a_value_that_does_not_fit_its_schema_is_a_value_error() -> None:
+    for value in ({}, {"body": 1, "suite": 1, "public_key": None, "signature": b""}):
+        with pytest.raises(ValueError, match=r"SignedTransaction|signature|body"):
+            codec("SignedTransaction").encode(value)
+
+
+def test_a_schema_that_is_not_there_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match=r"Nothing\.avsc can't be used"):
+        codec("Nothing")
