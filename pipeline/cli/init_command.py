@@ -7,8 +7,8 @@ from typing import Annotated, Final
 import typer
 
 from pipeline.cli.names import NameBook, NamedAccount, demo_seed_path
-from pipeline.cli.output import line, note
-from pipeline.cli.surroundings import passphrase
+from pipeline.cli.output import json_line, line, note
+from pipeline.cli.surroundings import Json, passphrase
 from pipeline.client.trust import Trust, save_trust
 from pipeline.crypto.addresses import address_of
 from pipeline.crypto.private_file import write_new
@@ -31,6 +31,7 @@ def run(
     seed_demo: Annotated[
         bool, typer.Option("--seed-demo", help="Derive all keys from a public seed: for demonstrations only.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Make the directory of a new ledger: keys, genesis, settings, trust file, empty log and stores.
 
@@ -42,6 +43,9 @@ def run(
         note("all keys follow from a public seed: for demonstrations only")
     elif not secret:
         note("keys are not encrypted: set HAUPTBUCH_PASSPHRASE before `init` to encrypt them")
+    if as_json:
+        json_line({"directory": str(directory), "chain_id": chain.chain_id.hex(), "shards": shards})
+        return
     line(f"{directory}: chain {chain.chain_id.hex()}, {shards} shard{'s' if shards != 1 else ''}")
 
 

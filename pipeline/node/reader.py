@@ -6,6 +6,7 @@ judged by the holder of the lock and by the audit, not here: what is read may be
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -55,6 +56,10 @@ class LedgerReader:
         self.stores: list[StateStore] = []
         try:
             for number in range(self.chain.genesis.shards):
+                self._open_store(number)
+            # Shards that operators created since; one whose node has not opened it yet has nothing to show.
+            created = range(len(self.stores), self.cursor(0).control.active_shards)
+            for number in takewhile(lambda number: self.layout.shard(number).is_dir(), created):
                 self._open_store(number)
             log_kv = open_rocks(self.layout.log, read_only_secondary=True)
             self._kvs.append(log_kv)

@@ -38,6 +38,12 @@ def test_makes_everything_that_a_node_needs(cli: CommandLine, tmp_path: Path) ->
     assert treasury.address == chain.genesis.treasury
 
 
+def test_init_as_json(cli: CommandLine, tmp_path: Path) -> None:
+    (made,) = cli.ok("init", tmp_path / "l", "--shards", 1, "--json").objects()
+    assert made["chain_id"] == NodeLayout(tmp_path / "l").chain().chain_id.hex()
+    assert made["shards"] == 1
+
+
 def test_secrets_are_private(fresh: Path) -> None:
     assert stat.S_IMODE((fresh / "keys").stat().st_mode) == 0o700
     for file in (fresh / "keys").iterdir():
@@ -106,9 +112,7 @@ def test_leaves_nothing_where_it_fails(tmp_path: Path) -> None:
         (("--shards", 1, "--name", "n" * 65), "64 bytes"),
     ],
 )
-def test_refuses_what_can_not_be(
-    cli: CommandLine, tmp_path: Path, arguments: tuple[object, ...], word: str
-) -> None:
+def test_refuses_what_can_not_be(cli: CommandLine, tmp_path: Path, arguments: tuple[object, ...], word: str) -> None:
     refused = cli("init", tmp_path / "l", *arguments)
     assert refused.code == 2
     assert word in refused.error

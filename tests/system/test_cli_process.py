@@ -1,11 +1,14 @@
 """What only a process of its own shows: signals, pipes, reading beside a running node, quick help."""
 
 import json
+import os
+import pty
 import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -101,7 +104,7 @@ def test_interrupted_load_stops_cleanly(cli: CommandLine, fresh: Path, tmp_path:
 
 
 def test_reading_beside_a_running_node(cli: CommandLine, fresh: Path, tmp_path: Path) -> None:
-    process = start("load", fresh, big_file(tmp_path / "p.csv", 1_500), *COLUMNS)
+    process = start("load", fresh, big_file(tmp_path / "p.csv", 800), *COLUMNS)
     wait_for_node(cli, fresh)
     refused = cli("send", fresh, "--from", "treasury", "--to", "treasury", "--amount", 1)
     assert refused.code == 2
@@ -118,7 +121,7 @@ def test_reading_beside_a_running_node(cli: CommandLine, fresh: Path, tmp_path: 
     assert "receipts all OK" in out
     assert reads >= 2
     held = sum(int(item["balances"].get("UNIT", 0)) for item in cli.ok("accounts", fresh, "--json").objects())
-    assert held == 1_500
+    assert held == 800
 
 
 def test_roots_follow(cli: CommandLine, funded: Path) -> None:
@@ -146,3 +149,21 @@ def test_a_closed_pipe_is_quiet(funded: Path) -> None:
     assert process.wait(timeout=PATIENCE_S) == 0
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+def test_a_terminal_gets_a_progress_bar(fresh: Path, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    file = write_csv(tmp_path / "p.csv", [("a", "b", 1), ("b", "c", 1)])
+    arguments = [*HAUPTBUCH, "load", str(fresh), str(file), *COLUMNS]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=theirs) as process:
+        os.close(theirs)
+        out, _ = process.communicate(timeout=PATIENCE_S)
+    shown = b""
+    with suppress(OSError):  # so a terminal whose other end is closed says that it ended
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"receipts all OK" in out
+    assert b"paying" in shown
+    assert b"100%" in shown

@@ -14,6 +14,8 @@ from pipeline.client.receipts import ReceiptWatcher
 from pipeline.client.trust import load_trust, save_trust
 from pipeline.codec.types import Address
 from pipeline.crypto.addresses import parse_address
+from pipeline.crypto.keystore import load_key
+from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.errors import ConfigError
 from pipeline.ledger.genesis import SignerKey
 from pipeline.ledger.leaves import Account
@@ -21,6 +23,8 @@ from pipeline.ledger.packing import pack_transfers
 from pipeline.ledger.transactions import CreateAsset, Freeze, Mint, Operation, asset_id_of
 from pipeline.node.layout import NodeLayout
 from pipeline.node.node import Node
+from pipeline.shards.manager import NewShard
+from pipeline.system import ShardingSystem
 
 
 def balance(cli: CommandLine, directory: Path, name: str, asset: str = "UNIT") -> int:
@@ -247,6 +251,23 @@ def test_status_before_anything_ran(cli: CommandLine, fresh: Path) -> None:
     assert "none yet" in cli.ok("status", fresh).out
     assert cli.ok("accounts", fresh, "--json").out == ""
     assert cli.ok("roots", fresh).out == ""
+
+
+def test_a_shard_that_operators_created(cli: CommandLine, funded: Path) -> None:
+    operator = load_key(funded / "keys" / "operator.json", "", STANDARD_SUITES)
+    node = Node.open(funded)
+    try:
+        system = ShardingSystem(node, node.config.system)
+        system.start()
+        assert system.create_shard(NewShard((operator,))).shard == 2
+    finally:
+        node.close()
+    cli.ok("send", funded, "--from", "a", "--to", "b", "--amount", "1")
+    shards = json.loads(cli.ok("status", funded, "--json").out)["shards"]
+    assert [shard["shard"] for shard in shards] == [0, 1, 2]
+    assert shards[2]["signed_height"] == shards[2]["height"] == 0
+    assert 2 in {root["shard"] for root in cli.ok("roots", funded, "--json").objects()}
+    assert balance(cli, funded, "b") == 100_100
 
 
 def test_roots_are_verified(cli: CommandLine, funded: Path) -> None:
