@@ -5,7 +5,7 @@ receipt is *the* result, the others are attempts. Receipts are kept as bytes and
 10^5 receipts spends about 2 µs on each.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -44,11 +44,19 @@ class _Partition:
 class ReceiptWatcher:
     """Follows `receipts` of some shards. Not for several threads."""
 
-    def __init__(self, log: EventLog, chain_id: ChainId, partitions: Iterable[int]) -> None:
-        """Reads from the start: whether effects settled follows from all receipts so far."""
+    def __init__(
+        self, log: EventLog, chain_id: ChainId, partitions: Iterable[int], start: Mapping[int, int] | None = None
+    ) -> None:
+        """Reads from the start, or partition -> offset as `start` says.
+
+        Whoever publishes only after that needs no earlier receipt: the effects of a new transaction are executed later
+        than where every partition ended before it was published (`ends_of`).
+        """
         self._log = log
         self._chain_id = chain_id
-        self._shards: dict[int, _Partition] = {partition: _Partition() for partition in partitions}
+        self._shards: dict[int, _Partition] = {
+            partition: _Partition((start or {}).get(partition, 0)) for partition in partitions
+        }
         self._transactions: dict[Place, bytes] = {}
         self._attempts: dict[bytes, list[Place]] = {}
         self._notable: dict[tuple[int, int, int], BundleReceipt] = {}
@@ -156,6 +164,11 @@ class ReceiptWatcher:
     def is_settled(self, receipt: TransactionReceipt) -> bool:
         """Whether every effect that the receipt names is executed, with the refunds those caused."""
         return not receipt.channels or not self.unsettled(receipt)
+
+
+def ends_of(log: EventLog, partitions: Iterable[int]) -> dict[int, int]:
+    """Where `receipts` end now: a `start` for one who is yet to publish."""
+    return {partition: log.end_offset(TopicPartition(Topic.RECEIPTS, partition)) for partition in partitions}
 
 
 def _decode(datum: bytes) -> TransactionReceipt:

@@ -22,7 +22,7 @@ class RefusedRoot(NamedTuple):
 
 
 class StateRootSubscriber:
-    """Follows `state-roots` of some shards. What does not verify is kept in `refused`, never yielded."""
+    """Follows `state-roots` of some shards. What does not verify is kept in `refused` for the caller to take away."""
 
     def __init__(
         self, log: EventLog, client: LightClient, partitions: Iterable[int], start: dict[int, int] | None = None

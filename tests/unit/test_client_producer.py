@@ -6,7 +6,7 @@ import pytest
 from sync_net import Net, address_of_key, key_of
 
 from pipeline.client.producer import Sender, TransactionProducer
-from pipeline.client.receipts import ReceiptWatcher
+from pipeline.client.receipts import ReceiptWatcher, ends_of
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.crypto import contexts
 from pipeline.errors import InvalidTransaction, InvalidTransactionResult
@@ -64,6 +64,25 @@ def test_futures_resolve_and_settle_across_shards() -> None:
     assert producer.all_settled(futures)
     assert [future.result().nonce for future in futures] == [0, 1, 2]
     assert watcher.receipt(0, 10**6) is None
+
+
+def test_a_watcher_may_begin_at_the_end() -> None:
+    net = Net(shards=2)
+    producer, _ = make(net)
+    here, there = names_on(net, 0, 1)[0], names_on(net, 1, 1)[0]
+    fund(net, producer, [here, there])
+    late = ReceiptWatcher(net.log, net.chain.chain_id, range(2), ends_of(net.log, range(2)))
+    assert late.poll() == 0
+    pay = Transfer(net.asset, pack_transfers([(address_of_key(key_of(there)), 5)]))
+    future = TransactionProducer(net.log, net.chain, late, threads=1).send(Sender(key_of(here)), pay)
+    net.run(tasks=net.tasks[:1])
+    late.poll()
+    assert future.result().code is Code.OK
+    assert not future.is_settled()
+    net.run()
+    late.poll()
+    assert future.is_settled()
+    assert len(list(late.transactions())) == 1
 
 
 def test_key_goes_out_once() -> None:
