@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
 
-from pipeline.codec.avro import codec
 from pipeline.codec.topics import LogRecord
 from pipeline.codec.types import (
     SLOTS,
@@ -35,7 +34,6 @@ from pipeline.ledger.genesis import PROTOCOL, Genesis, SignerKey
 from pipeline.ledger.leaves import Account, Balance, account_key, balance_key
 from pipeline.ledger.packing import pack_transfers
 from pipeline.ledger.receipts import Receipt, decode_receipt
-from pipeline.ledger.relay import RelayBundle
 from pipeline.ledger.transactions import (
     CreateAsset,
     Mint,
@@ -319,11 +317,6 @@ class World:
     def leaves(self, shard: int) -> Mapping[StateKey, bytes]:
         """All committed leaves of a shard."""
         return dict(self.stores[shard].scan_keys())
-
-
-def bundle_of(record: bytes) -> tuple[RelayBundle, bytes]:
-    """A framed bundle and its bare datum."""
-    return RelayBundle.from_record(record), codec("RelayBundle").unframe(record)
 
 
 def _address(who: Actor | Address) -> Address:
