@@ -1,7 +1,6 @@
 """The light client: from a signed root and a proof to a value or its absence, offline, trusting only the trust file."""
 
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Final
 
 from pipeline.client.proof_file import StateProof
@@ -110,18 +109,18 @@ class LightClient:
         trust.validate()
         self.trust = trust
         self._verifier = verifier
-        self._roots: dict[bytes, VerifiedRoot] = {}
+        self._last: tuple[SignedStateRoot, VerifiedRoot] | None = None  # many proofs come under one root
 
     def verify_root(self, signed: SignedStateRoot) -> VerifiedRoot:
         """Check a signed root, and that it does not contradict the last checkpoint seen.
 
         Older rounds are fine for older proofs. Raises `VerificationFailed`: also for equivocation, which names both.
         """
-        digest = sha256(signed.to_bytes()).digest()
-        root = self._roots.get(digest)
-        if root is None:
+        if self._last is not None and self._last[0] == signed:
+            root = self._last[1]
+        else:
             root = verify_state_root(signed, self.trust, self._verifier)
-            self._roots = {digest: root}
+            self._last = (signed, root)
         number, last = root.checkpoint.round, self.trust.last_checkpoint
         if last is not None and number == last.round and root.checkpoint_hash != last.hash:
             raise VerificationFailed(
