@@ -31,13 +31,20 @@ class Composition(NamedTuple):
     taken: tuple[int, int, int]
 
 
-def compose(chain: Chain, cursor: ShardCursor, waiting: Waiting, reader: TransactionReader) -> Composition:
-    """The next block's inputs; decodes what it takes, through `reader`, so that the engine need not again."""
+def compose(
+    chain: Chain, cursor: ShardCursor, waiting: Waiting, reader: TransactionReader, *, control_at_least: int = 0
+) -> Composition:
+    """The next block's inputs; decodes what it takes, through `reader`, so that the engine need not again.
+
+    `control_at_least`: how many control records it must take, whatever the limits (block 0 reaches its CreateShard).
+    """
     limits = chain.genesis.limits
-    control = min(len(waiting.control), limits.block_records)
-    records_left = limits.block_records - control
-    inbound_limit = limits.block_gas // 2 if waiting.transactions else limits.block_gas
-    relay, gas = _take_relay(chain, cursor, waiting.relay[:records_left], inbound_limit)
+    control = max(min(len(waiting.control), limits.block_records), control_at_least)
+    records_left = max(limits.block_records - control, 0)
+    inbound_gas, inbound_records = limits.block_gas, records_left
+    if waiting.transactions:
+        inbound_gas, inbound_records = inbound_gas // 2, (records_left + 1) // 2
+    relay, gas = _take_relay(chain, cursor, waiting.relay[:inbound_records], inbound_gas)
     records_left -= relay
     room_bytes = limits.block_bytes - sum(len(record.value or b"") for record in waiting.relay[:relay])
     transactions = 0
@@ -57,13 +64,16 @@ def compose(chain: Chain, cursor: ShardCursor, waiting: Waiting, reader: Transac
 
 
 def _take_relay(chain: Chain, cursor: ShardCursor, records: Sequence[LogRecord], limit: int) -> tuple[int, int]:
-    """How many bundles fit `limit` gas, and theirs.
+    """How many bundles fit `limit` gas and a block's bytes, and their gas.
 
     A bundle waits for the control records that its source had seen, unless operators set it aside.
     """
-    entry_gas, gas = inbound_entry_gas(chain), 0
+    entry_gas, gas, room_bytes = inbound_entry_gas(chain), 0, chain.genesis.limits.block_bytes
     source = cursor.source(Topic.RELAY)
     for index, record in enumerate(records):
+        room_bytes -= len(record.value or b"")
+        if index and room_bytes < 0:
+            return index, gas
         read = read_bundle(chain, cursor.shard, record)
         if isinstance(read, DeadLetterReason):
             continue

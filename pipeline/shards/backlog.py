@@ -35,7 +35,11 @@ class Backlog:
                 queue += records
                 self._bytes[index] += _size(records)
                 self._next[index] = records[-1].offset + 1
-        if self.waiting_since_ms is None and any(self._records):
+        since = self.waiting_since_ms
+        # A clock that was set back must not make what waits linger for as long.
+        if since is not None:
+            self.waiting_since_ms = min(since, now_ms)
+        elif any(self._records):
             self.waiting_since_ms = now_ms
 
     @property

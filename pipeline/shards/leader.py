@@ -7,8 +7,10 @@ dropped with this object whenever an outcome is unknown.
 from dataclasses import dataclass
 from typing import Final
 
+from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.crypto.verifier import Verifier
-from pipeline.errors import TaskDiverged
+from pipeline.errors import PoisonRecord, TaskDiverged
+from pipeline.ledger.blocks import BlockHeader
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.composer import compose
 from pipeline.ledger.cursor import ShardCursor
@@ -16,8 +18,10 @@ from pipeline.ledger.engine import BlockInputs, ExecutedBlock, InputBatch, execu
 from pipeline.ledger.prepared import TransactionReader
 from pipeline.log.port import EventLog, TransactionalWriter
 from pipeline.shards.backlog import Backlog
+from pipeline.shards.birth import Birth
 from pipeline.shards.outputs import block_appends, encode_appends
 from pipeline.shards.progress import Idle, Progress, earliest
+from pipeline.shards.tail import last_record
 from pipeline.state.store import StateStore, StateView
 
 CURSOR: Final = b"cursor"
@@ -61,6 +65,7 @@ class Leader:
         self._accept_time = accept_time
         self._reader = TransactionReader(chain, cursor.shard)
         self.backlog = Backlog(log, cursor)
+        self._birth = Birth(chain, cursor, verifier)
         self.committed = cursor
         self._cursor = cursor
         self._view: StateView = store.view()
@@ -79,7 +84,7 @@ class Leader:
             self._committing, self._ready = self._ready, None
             self._finish_commit()
             return Progress()
-        return Progress() if progressed else self._idle()
+        return Progress() if progressed else self._idle(now_ms)
 
     def _finish_commit(self) -> bool:
         block = self._committing
@@ -96,8 +101,10 @@ class Leader:
     def _execute_next(self, now_ms: int) -> ExecutedBlock | None:
         cursor, backlog = self._cursor, self.backlog
         taken, inputs = (0, 0, 0), None
-        if self._is_due(now_ms):
-            composition = compose(self._chain, cursor, backlog.waiting, self._reader)
+        waiting = backlog.waiting
+        control = self._birth.control_records(waiting.control) if self._is_due(now_ms) else None
+        if control is not None:
+            composition = compose(self._chain, cursor, waiting, self._reader, control_at_least=control)
             taken, inputs = composition.taken, composition.inputs
         if not any(taken):
             if cursor.height < 0 or now_ms < cursor.timestamp_ms + self._chain.genesis.heartbeat_ms:
@@ -107,6 +114,7 @@ class Leader:
         block_time_ms = self._block_time(now_ms)
         block = execute(self._chain, cursor, self._view, inputs, block_time_ms, self._verifier, self._reader)
         backlog.take(taken, now_ms)
+        self._birth.done()
         self._reader.forget(inputs.transactions.next)
         self._cursor = block.cursor
         self._view = self._store.stacked(block.prepared)
@@ -122,17 +130,30 @@ class Leader:
         return self.backlog.size_bytes >= limits.block_bytes
 
     def _block_time(self, now_ms: int) -> int:
-        last_ms, step_ms = self._cursor.timestamp_ms, self._chain.genesis.max_clock_step_ms
+        last_ms, step_ms = self._last_known_ms(), self._chain.genesis.max_clock_step_ms
         if now_ms > last_ms + step_ms and not self._accept_time:
             raise ClockSkew(
                 f"shard {self._cursor.shard}: this clock is {(now_ms - last_ms) // 1000} s ahead of the last block, "
                 f"more than {step_ms // 1000} s; set the clock, or start once with --accept-time if it is right"
             )
-        return max(now_ms, last_ms)
+        return max(now_ms, self._cursor.timestamp_ms)
 
-    def _idle(self) -> Idle:
+    def _last_known_ms(self) -> int:
+        """The last block's time. A shard that was created later has none: then that of shard 0."""
+        last_ms = self._cursor.timestamp_ms
+        if self._cursor.height < 0 and self._cursor.shard >= self._chain.genesis.shards:
+            record = last_record(self._log, TopicPartition(Topic.BLOCKS, 0))
+            try:
+                return last_ms if record is None else BlockHeader.from_record(record.value)[0].timestamp_ms
+            except PoisonRecord as error:
+                raise TaskDiverged(f"shard 0 offset {record.offset if record else 0}: {error}; audit the log") from None
+        return last_ms
+
+    def _idle(self, now_ms: int) -> Idle:
+        """What is due by now and was not done waits for the log, not for the clock."""
         if self._committing is not None:
             return Idle()
         since = self.backlog.waiting_since_ms
-        heartbeat = self._cursor.timestamp_ms + self._chain.genesis.heartbeat_ms
-        return earliest(heartbeat, None if since is None else since + self._linger_ms)
+        heartbeat = None if self._cursor.height < 0 else self._cursor.timestamp_ms + self._chain.genesis.heartbeat_ms
+        times = (heartbeat, None if since is None else since + self._linger_ms)
+        return earliest(*[time_ms for time_ms in times if time_ms is not None and time_ms > now_ms])

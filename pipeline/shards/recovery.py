@@ -19,10 +19,10 @@ from pipeline.shards.block_reader import BlockReader
 from pipeline.shards.follower import follow, read_inputs
 from pipeline.shards.leader import CURSOR, OUTPUTS
 from pipeline.shards.outputs import block_appends, decode_appends, encode_appends
+from pipeline.shards.tail import last_record
 from pipeline.state.store import StateStore
 
 _BLOCKS_A_STEP: Final = 16
-_TAIL_RECORDS: Final = 64
 _RECORD_BYTES: Final = 64 << 20
 
 
@@ -96,23 +96,16 @@ def last_signed_root(log: EventLog, shard: int) -> StateRoot | None:
 
 def last_signed(log: EventLog, shard: int) -> SignedStateRoot | None:
     """The newest record on `state-roots[shard]`, not verified. Raises `TaskDiverged` for a record that is none."""
-    source = TopicPartition(Topic.STATE_ROOTS, shard)
-    end, span = log.end_offset(source), _TAIL_RECORDS
-    while end > 0:
-        start = max(0, end - span)
-        records = log.read(source, start, span, _RECORD_BYTES)
-        if records:
-            try:
-                signed = SignedStateRoot.from_record(records[-1].value)
-                StateRoot.from_bytes(signed.state_root)
-                Checkpoint.from_bytes(signed.checkpoint)
-            except PoisonRecord as error:
-                raise TaskDiverged(f"shard {shard}: state-roots offset {records[-1].offset}: {error}") from None
-            return signed
-        if start == 0:
-            break
-        span *= 4
-    return None
+    record = last_record(log, TopicPartition(Topic.STATE_ROOTS, shard))
+    if record is None:
+        return None
+    try:
+        signed = SignedStateRoot.from_record(record.value)
+        StateRoot.from_bytes(signed.state_root)
+        Checkpoint.from_bytes(signed.checkpoint)
+    except PoisonRecord as error:
+        raise TaskDiverged(f"shard {shard}: state-roots offset {record.offset}: {error}") from None
+    return signed
 
 
 def find_block(log: EventLog, shard: int, height: int) -> int:

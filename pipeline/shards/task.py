@@ -130,6 +130,8 @@ class ShardTask:
             return self._handle(error, now_ms)
 
     def _fence(self, now_ms: int) -> Progress | Idle:
+        # A clock that was set back must not prolong the pause.
+        self._retry_at_ms = min(self._retry_at_ms, now_ms + _BACKOFF_MS + _BACKOFF_JITTER_MS)
         if now_ms < self._retry_at_ms:
             return Idle(self._retry_at_ms)
         if not self._ownership.owns(self.shard):
