@@ -35,7 +35,7 @@ def run(
     """Play a CSV of payments: one account for each name, payers funded by the treasury with just what they spend.
 
     Runs the node until everything is settled and under a signed root. Exit code 1 where a receipt is not OK.
-    A load that was interrupted is not resumed: what it published stays, and loading the file again pays all of it again.
+    A load that was interrupted is not resumed: what it published stays, and loading the file again pays all again.
     """
     if not file.is_file():
         raise ConfigError(f"{file}: no such file; give a CSV file (it is read twice, so no pipe)")
