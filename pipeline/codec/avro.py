@@ -43,6 +43,7 @@ class RecordCodec:
     __slots__ = ("_ints_fit", "_schema", "framing", "name")
 
     def __init__(self, name: str, schema: dict[str, Any]) -> None:
+        """`schema`: a parsed `.avsc` file."""
         self.name = name
         self._schema = parse_schema(schema)
         self._ints_fit = int_check(schema)

@@ -1,15 +1,14 @@
 """Avro longs and length-prefixed bytes by hand, for the few records that are read or written once a transaction.
 
-A reader here either proves that what it read is canonical or gives up, and then the generic codec decides: hand and
-library can't disagree about what is decodable.
+A reader takes the canonical form only, and refuses at the first byte that is not.
 """
 
 _SMALL = tuple(bytes([value << 1]) for value in range(64))
 _MAX_BYTES = 10
 
 
-class GiveUp(Exception):  # noqa: N818 - control flow, never an error
-    """Not obviously canonical: let the generic codec decide."""
+class NotCanonical(Exception):  # noqa: N818 - control flow of the readers, which turn it into a PoisonRecord
+    """Re-encoding would give other bytes, or nothing can be decoded."""
 
 
 def long_bytes(value: int) -> bytes:
@@ -31,7 +30,7 @@ def prefixed(data: bytes) -> bytes:
 
 
 def read_long(data: bytes, position: int) -> tuple[int, int]:
-    """A minimal long and the position behind it. Raises `GiveUp`, or `IndexError` at the end of the data."""
+    """A minimal long and the position behind it. Raises `NotCanonical`, or `IndexError` at the end of the data."""
     byte = data[position]
     if byte < 0x80:
         return (byte >> 1) ^ -(byte & 1), position + 1
@@ -40,12 +39,12 @@ def read_long(data: bytes, position: int) -> tuple[int, int]:
         position += 1
         if position - start >= _MAX_BYTES:
             # Not after the loop: an endless varint of a hostile record would grow a number of its own length.
-            raise GiveUp
+            raise NotCanonical
         byte = data[position]
         value |= (byte & 0x7F) << shift
         shift += 7
     if not byte or value >> 64:
-        raise GiveUp
+        raise NotCanonical
     return (value >> 1) ^ -(value & 1), position + 1
 
 
@@ -53,7 +52,7 @@ def read_int(data: bytes, position: int) -> tuple[int, int]:
     """A long that fits 32 bits."""
     value, position = read_long(data, position)
     if not -(2**31) <= value < 2**31:
-        raise GiveUp
+        raise NotCanonical
     return value, position
 
 
@@ -62,5 +61,5 @@ def read_prefixed(data: bytes, position: int) -> tuple[bytes, int]:
     length, position = read_long(data, position)
     end = position + length
     if length < 0 or end > len(data):
-        raise GiveUp
+        raise NotCanonical
     return data[position:end], end
