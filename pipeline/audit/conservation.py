@@ -42,13 +42,17 @@ class AssetLine:
 
 
 def conservation(
-    shards: Sequence[ShardResult], in_flight: Iterable[InFlight], fee_asset: AssetId
+    shards: Sequence[ShardResult], in_flight: Iterable[InFlight], early: Iterable[InFlight], fee_asset: AssetId
 ) -> tuple[AssetLine, ...]:
-    """The table, ascending by asset; only true of shards that were replayed to their ends."""
+    """The table, ascending by asset; only true of shards that were replayed to their ends.
+
+    `early`: bundles that one shard has executed and that another sent behind its end: value that both hold.
+    """
     flying: dict[AssetId, int] = {}
-    for bundle in in_flight:
-        for asset, amount in bundle.value.items():
-            flying[asset] = flying.get(asset, 0) + amount
+    for bundles, sign in ((in_flight, 1), (early, -1)):
+        for bundle in bundles:
+            for asset, amount in bundle.value.items():
+                flying[asset] = flying.get(asset, 0) + sign * amount
     fees = sum(shard.fees for shard in shards)
     known = {asset: leaf for shard in shards for asset, leaf in shard.assets.items()}
     assets = known.keys() | flying.keys() | {asset for shard in shards for asset in shard.balances}

@@ -20,12 +20,18 @@ from pipeline.sync.shard_track import CheckedBlock
 class HeaderTrack:
     """Reads headers on demand. What is wrong with them the replay of the shard has reported."""
 
-    def __init__(self, log: EventLog, chain: Chain, shard: int, control: ControlFeed, replayed: int) -> None:
-        """`replayed`: the last block that was executed again; bundles of later ones count for nothing."""
+    def __init__(
+        self, log: EventLog, chain: Chain, shard: int, control: ControlFeed, replayed: int, *, complete: bool
+    ) -> None:
+        """`replayed`: the last block that was executed again. `complete`: it was the last one on the log then.
+
+        Where it was not, because the next one is false, bundles of later blocks count for nothing.
+        """
         self._scan = BlockScan(log, chain, shard, ignore)
         self._checker = HeaderChecker(chain, ShardId(shard))
         self._control = control
         self.replayed = replayed
+        self._complete = complete
         self._head: CheckedHead | None = CheckedHead.start(chain, shard)
         self._ready: deque[CheckedBlock] = deque()
         self.sent: dict[int, SentBundles] = {}
@@ -72,7 +78,7 @@ class HeaderTrack:
         return True
 
     def _gather(self, header: BlockHeader) -> None:
-        if header.height > self.replayed:
+        if header.height > self.replayed and not self._complete:
             return
         for item in header.channels_out:
             self.sent.setdefault(item.peer, SentBundles()).add(item.head, header.height)

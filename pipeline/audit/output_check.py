@@ -39,10 +39,9 @@ class OutputCheck:
         self._shard = shard
         self._report = report
         self._height_of = HEIGHT_OF[topic]
-        self._settled = log.end_offset(source)
-        # Blocks committed while the audit runs have outputs beyond this end; only what was there at first is drained.
-        self._log = log
         self._stream = RecordStream(log, source, report)
+        # Blocks committed while the audit runs have outputs behind this; only what was there at first is drained.
+        self._settled = self._stream.end
         self._last: frozenset[bytes] = frozenset()
 
     @property
@@ -82,11 +81,8 @@ class OutputCheck:
 
     def _peek(self) -> LogRecord | None:
         record = self._stream.peek()
-        if record is None:
-            end = self._log.end_offset(self._stream.source)
-            if end > self._stream.end:
-                self._stream.end = end
-                record = self._stream.peek()
+        if record is None and self._stream.extend():
+            return self._stream.peek()
         return record
 
     def _is_later(self, record: LogRecord, height: int) -> bool:

@@ -55,7 +55,10 @@ class SentBundles:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A source as the destination's check sees it. `complete`: all its blocks were executed again, through `height`."""
+    """A source as the destination's check sees it. `complete`: all its blocks were executed again, through `height`.
+
+    Blocks above `height` were committed while the audit ran, and only their headers were read.
+    """
 
     sent: SentBundles
     height: int
@@ -74,7 +77,11 @@ class InFlight(NamedTuple):
 
 @dataclass(slots=True)
 class RelayCheck:
-    """One destination's partition. `executed`: the last bundle executed of each source, None where not known."""
+    """One destination's partition. `executed`: the last bundle executed of each source, None where not known.
+
+    After `run`: `in_flight`, and `early`, the bundles executed here that blocks behind the audited ones of their source
+    sent.
+    """
 
     log: EventLog
     chain: Chain
@@ -84,11 +91,12 @@ class RelayCheck:
     settled: int
     report: Report
     in_flight: list[InFlight] = field(default_factory=list)
+    early: list[InFlight] = field(default_factory=list)
     _seen: dict[int, int] = field(default_factory=dict)
     _gaps: dict[tuple[int, int], int] = field(default_factory=dict)
     _unreadable: int | None = None
     _told: set[tuple[int, int]] = field(default_factory=set)
-    _flying: set[tuple[int, int]] = field(default_factory=set)
+    _counted: set[tuple[int, int]] = field(default_factory=set)
 
     def run(self) -> None:
         """Read the partition to its end. `settled`: its end before any block was read; only what stands below it must
@@ -118,11 +126,13 @@ class RelayCheck:
             return
         self._place(record.offset, source, sequence, height)
         self._unreadable = None
-        if self.executed is None or peer.height < height or sequence <= self._executed(source):
+        if self.executed is None or (source, sequence) in self._counted:
             return
-        if (source, sequence) not in self._flying:
-            self._flying.add((source, sequence))
-            self.in_flight.append(InFlight(source, self.destination, sequence, height, value_of(read)))
+        self._counted.add((source, sequence))
+        is_sent, is_executed = height <= peer.height, sequence <= self._executed(source)
+        if is_sent != is_executed:
+            flight = InFlight(source, self.destination, sequence, height, value_of(read))
+            (self.in_flight if is_sent else self.early).append(flight)
 
     def _place(self, offset: int, source: int, sequence: int, height: int) -> None:
         seen = self._seen.get(source, 0)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from pipeline.audit.findings import Finding, FindingKind, Report, one_line
 from pipeline.audit.streams import RecordStream
-from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.codec.types import BlockHash, ShardId
 from pipeline.crypto import contexts
 from pipeline.crypto.verifier import Verifier, VerifyJob
@@ -37,18 +37,19 @@ class Expected(NamedTuple):
 class RootCheck:
     """One partition, compared round by round."""
 
-    def __init__(self, log: EventLog, shard: int, verifier: Verifier, report: Report) -> None:
-        """From the start of the partition, to the end as of now."""
+    def __init__(self, log: EventLog, shard: int, verifier: Verifier, report: Report, settled: int) -> None:
+        """`settled`: the end of the partition before any round was read; what stands below it must be of such a one."""
         source = TopicPartition(Topic.STATE_ROOTS, shard)
         self._shard = ShardId(shard)
         self._verifier = verifier
         self._report = report
         self._stream = RecordStream(log, source, report)
+        self._settled = settled
         self._last: bytes | None = None
 
     def round(self, signed: SignedRound, expected: Expected) -> bool:
         """The round's record. False where the partition ends before it: it may be on its way."""
-        while (record := self._stream.peek()) is not None:
+        while (record := self._peek()) is not None:
             offset = record.offset
             if record.value == self._last:
                 self._stream.pop()
@@ -80,9 +81,15 @@ class RootCheck:
 
     def finish(self) -> None:
         """No round follows."""
-        while (record := self._stream.pop()) is not None:
+        while (record := self._stream.pop()) is not None and record.offset < self._settled:
             if record.value != self._last:
                 self._say(FindingKind.NO_QUORUM, None, record.offset, "a state root of a round that has no quorum")
+
+    def _peek(self) -> LogRecord | None:
+        record = self._stream.peek()
+        if record is None and self._stream.extend():
+            return self._stream.peek()
+        return record
 
     def _check(self, root: SignedStateRoot, signed: SignedRound, expected: Expected, offset: int) -> None:
         height = expected.height

@@ -8,7 +8,7 @@ signatures, chain and state roots are checked on all the same.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pipeline.audit.findings import Finding, FindingKind, Report, one_line
 from pipeline.audit.header_track import HeaderTrack
@@ -66,6 +66,25 @@ class RoundsResult:
     last: int
 
 
+class Settled(NamedTuple):
+    """Ends of partitions before any block was read, in the order of reading: what stands below them on one topic must
+    agree with the whole of those that come after it, also while the chain grows. Index = partition.
+    """
+
+    state_roots: Sequence[int]
+    checkpoints: int
+    relay: Sequence[int]
+
+    @classmethod
+    def of(cls, log: EventLog, partitions: int) -> "Settled":
+        """As of now."""
+
+        def ends(topic: Topic) -> list[int]:
+            return [log.end_offset(TopicPartition(topic, number)) for number in range(partitions)]
+
+        return cls(ends(Topic.STATE_ROOTS), log.end_offset(_CHECKPOINTS), ends(Topic.RELAY))
+
+
 class RoundsCheck:
     """Reads `checkpoints` and `state-roots`, and of the headers as much as those sign."""
 
@@ -76,6 +95,7 @@ class RoundsCheck:
         verifier: Verifier,
         control: ControlFeed,
         tracks: Mapping[int, HeaderTrack],
+        settled: Settled,
         report: Report,
     ) -> None:
         """`control` has read the control topic to its end."""
@@ -84,9 +104,11 @@ class RoundsCheck:
         self._tracks = tracks
         self._report = self._noting(report)
         self._wrong = False
-        self._stream = RecordStream(log, _CHECKPOINTS, self._report)
+        self._stream = RecordStream(log, _CHECKPOINTS, self._report, end=settled.checkpoints)
         self._reader = RoundReader(chain, verifier, self._report)
-        self._roots = {shard: RootCheck(log, shard, verifier, self._report) for shard in tracks}
+        self._roots = {
+            shard: RootCheck(log, shard, verifier, self._report, settled.state_roots[shard]) for shard in tracks
+        }
         self._ledger: SignedLedger | None = SignedLedger.start(chain)
         self._electorate = Electorate(chain.genesis.attestors, chain.genesis.attestor_threshold)
         self._unpublished: list[tuple[int, int, int]] = []

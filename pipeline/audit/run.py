@@ -16,7 +16,7 @@ from pipeline.audit.header_track import HeaderTrack
 from pipeline.audit.relay_check import InFlight, Peer, RelayCheck, SentBundles
 from pipeline.audit.replay import CountingVerifier, Figures, ShardResult, replay_shard
 from pipeline.audit.report import AuditReport
-from pipeline.audit.rounds_check import RoundsCheck, RoundsResult, Trust
+from pipeline.audit.rounds_check import RoundsCheck, RoundsResult, Settled, Trust
 from pipeline.audit.tools import Tools
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import Hash32, ShardId
@@ -85,26 +85,36 @@ class _Audit:
         self._progress = progress
         self._workers = workers
         self._in_flight: list[InFlight] = []
+        self._early: list[InFlight] = []
 
     def report(self, trust: Trust | None, started: float) -> AuditReport:
         """All checks, in the order in which they need each other."""
         chain, log = self._chain, self._log
-        settled = [log.end_offset(TopicPartition(Topic.RELAY, shard)) for shard in range(chain.genesis.partitions)]
-        control = self._control()
+        settled = Settled.of(log, chain.genesis.partitions)
+        control = ControlFeed(chain, log, self._verifier)
+        self._read(control)
         shards = [shard for shard in range(chain.genesis.partitions) if self._has_life(shard, control)]
         results = self._replay(shards)
         for result in results:
             self._findings += result.findings
         heights = {result.cursor.shard: result.cursor.height for result in results}
-        tracks = {shard: HeaderTrack(log, chain, shard, control, heights[ShardId(shard)]) for shard in shards}
+        if self._workers > 1:
+            log.wait(0)  # the processes may have seen more of a log that grows
+        tracks = {
+            int(result.cursor.shard): HeaderTrack(
+                log, chain, result.cursor.shard, control, result.cursor.height, complete=result.complete
+            )
+            for result in results
+        }
+        self._read(control)  # as far as the blocks behind the tracks may have consumed it
         rounds = RoundsResult(-1, Hash32(chain.chain_id), {}, -1)
         with self._surviving("the rounds could not be checked"):
-            check = RoundsCheck(log, chain, self._verifier, control, tracks, self._findings.append)
+            check = RoundsCheck(log, chain, self._verifier, control, tracks, settled, self._findings.append)
             rounds = check.run(trust)
-        self._relay(results, tracks, settled)
+        self._relay(results, tracks, settled.relay)
         conserved = None
         if all(result.complete for result in results):
-            conserved = conservation(results, self._in_flight, chain.genesis.fee_asset)
+            conserved = conservation(results, self._in_flight, self._early, chain.genesis.fee_asset)
             self._findings += unbalanced(conserved)
         figures = Figures(signatures=self._verifier.count)
         for result in results:
@@ -123,12 +133,10 @@ class _Audit:
             seconds=monotonic() - started,
         )
 
-    def _control(self) -> ControlFeed:
-        feed = ControlFeed(self._chain, self._log, self._verifier)
+    def _read(self, control: ControlFeed) -> None:
         with self._surviving("control could not be read on", Topic.CONTROL):
-            while feed.poll():
+            while control.poll():
                 pass
-        return feed
 
     def _has_life(self, shard: int, control: ControlFeed) -> bool:
         """Active shards, and idle partitions that hold blocks although they should not."""
@@ -187,6 +195,7 @@ class _Audit:
                 )
                 check.run()
                 self._in_flight += check.in_flight
+                self._early += check.early
 
     @contextmanager
     def _surviving(self, what: str, topic: Topic | None = None, shard: int | None = None) -> Iterator[None]:
@@ -229,7 +238,7 @@ def _genesis(log: EventLog, chain: Chain | None, trust: Trust | None, findings: 
             refuse(FindingKind.GENESIS, "control does not begin with genesis", 0)
             return None
         found = Chain.of(Genesis.from_record(records[0].value))
-    except HauptbuchError as error:
+    except Exception as error:  # noqa: BLE001 - hostile bytes
         refuse(FindingKind.GENESIS, f"genesis can't be read: {one_line(error)}", 0)
         return None
     if chain is not None and chain.chain_id != found.chain_id:

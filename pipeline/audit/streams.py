@@ -40,6 +40,11 @@ class RecordStream:
             self._page.popleft()
         return record
 
+    def extend(self) -> bool:
+        """Take in what was appended meanwhile; whether there was anything."""
+        before, self.end = self.end, max(self.end, self._log.end_offset(self.source))
+        return self.end > before
+
     @property
     def position(self) -> int:
         """Offset of the next record, or one before it; the end where there is none."""

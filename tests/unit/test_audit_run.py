@@ -3,6 +3,7 @@
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 from audit_net import Outside, audit_net, audit_pairs, dump, kv_of, named, names_on, play, played, tools
@@ -134,6 +135,36 @@ def test_a_recovered_leader_may_repeat_its_last_outputs() -> None:
     assert report.ok, "\n".join(report.render())
 
 
+class Kept:
+    """A log that is not closed with the audit."""
+
+    def __init__(self, log: EmbeddedLog) -> None:
+        self.log = log
+
+    def __getattr__(self, name: str) -> Any:
+        return (lambda: None) if name == "close" else getattr(self.log, name)
+
+
+def test_a_ledger_may_grow_while_it_is_audited() -> None:
+    net = Net(shards=3)
+    sync = net.synchronizer()
+    play(net, sync)
+    people = [names_on(net, shard, 2) for shard in range(3)]
+    calls = 0
+
+    def pay(shard: int, height: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 3 == 0 and calls < 40:
+            net.pay(people[calls % 3][0], {people[(calls + 1) % 3][1]: 1})
+            net.run(sync, ms=10)
+
+    report = audit(Tools(lambda: Kept(net.log), new_test_verifier, memory_kv), progress=pay)
+    assert report.ok, "\n".join(report.render())
+    assert calls > 20
+    assert audit_net(net).ok
+
+
 def test_another_genesis_is_refused() -> None:
     _, pairs = played()
     other = make_chain(shards=2)
@@ -202,16 +233,12 @@ RECORDS = [
 ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    st.sampled_from(RECORDS),
-    st.sampled_from(["flip", "remove", "rot", "truncate", "null", "append", "swap"]),
-    st.integers(0, 1 << 20),
-    st.sampled_from(RECORDS),
-)
-def test_no_change_goes_unnoticed(
-    record: tuple[TopicPartition, int, bytes], change: str, at: int, other: tuple[TopicPartition, int, bytes]
-) -> None:
+CHANGES = ("flip", "remove", "rot", "truncate", "null", "append", "swap")
+Record = tuple[TopicPartition, int, bytes]
+AnyChange = given(st.sampled_from(RECORDS), st.sampled_from(CHANGES), st.integers(0, 1 << 20), st.sampled_from(RECORDS))
+
+
+def check_noticed(record: Record, change: str, at: int, other: Record) -> None:
     """Every record of the played ledger was consumed, produced or signed, so changing any of them is a finding."""
     source, offset, value = record
     kv = kv_of(played()[1])
@@ -239,6 +266,19 @@ def test_no_change_goes_unnoticed(
     assert all(isinstance(item, Finding) and item.kind is not FindingKind.UNEXPECTED for item in report.findings), [
         item for item in report.findings if item.kind is FindingKind.UNEXPECTED
     ]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@AnyChange
+def test_no_change_goes_unnoticed(record: Record, change: str, at: int, other: Record) -> None:
+    check_noticed(record, change, at, other)
+
+
+@pytest.mark.slow
+@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@AnyChange
+def test_no_change_of_very_many_goes_unnoticed(record: Record, change: str, at: int, other: Record) -> None:
+    check_noticed(record, change, at, other)
 
 
 def new_test_verifier() -> InlineVerifier:
