@@ -45,6 +45,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "tx": Command("pipeline.cli.tx_command", "What became of a transaction."),
     "account": Command("pipeline.cli.account_command", "One account and its balances."),
     "accounts": Command("pipeline.cli.accounts_command", "All accounts and their balances."),
+    "history": Command("pipeline.cli.history_command", "What moved into and out of an account."),
     "status": Command("pipeline.cli.status_command", "Shards, lag, bytes and the last root on one screen."),
     "roots": Command("pipeline.cli.roots_command", "Verified state roots, as they appear with --follow."),
     "prove": Command("pipeline.cli.prove_command", "Write a portable proof of a balance or of its absence."),

@@ -89,7 +89,7 @@ def test_a_bug_is_told_in_one_line(cli: CommandLine, monkeypatch: pytest.MonkeyP
     assert told.error == "internal error: ZeroDivisionError: oh no; run `hauptbuch --debug ...` to see where"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interrupted_load_stops_cleanly(cli: CommandLine, fresh: Path, tmp_path: Path, number: signal.Signals) -> None:
     process = start("load", fresh, big_file(tmp_path / "p.csv", 20_000), *COLUMNS)
     wait_for_node(cli, fresh)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import CommandLine
+from command_line import COLUMNS, CommandLine, write_csv
 
 from pipeline.cli.assets import asset_of, format_amount
 from pipeline.cli.names import KeyRing
@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError
 from pipeline.ledger.genesis import SignerKey
 from pipeline.ledger.leaves import Account
 from pipeline.ledger.packing import pack_transfers
-from pipeline.ledger.transactions import CreateAsset, Freeze, Mint, Operation, asset_id_of
+from pipeline.ledger.transactions import Burn, CreateAsset, Freeze, Mint, Operation, Transfer, asset_id_of
 from pipeline.node.layout import NodeLayout
 from pipeline.node.node import Node
 from pipeline.shards.manager import NewShard
@@ -228,6 +228,63 @@ def test_an_asset_of_the_same_symbol_is_told_apart(cli: CommandLine, funded: Pat
     assert balance(cli, funded, "b") == 100_000
 
 
+# history
+
+
+def test_history_adds_up_to_the_balance(cli: CommandLine, funded: Path, tmp_path: Path) -> None:
+    low, high = two_on_different_shards(cli, funded)
+    rows = [(low, high, "1.00"), (low, low, "2.00"), (high, low, "3.00"), (low, high, "4.50")]
+    file = write_csv(tmp_path / "p.csv", rows)
+    cli.ok("load", funded, file, *COLUMNS, "--decimals", 2, "--batch", 3)
+    cli("send", funded, "--from", low, "--to", high, "--amount", "5000")
+    cli.ok("send", funded, "--from", low, "--to", high, "--amount", "6", "--reference", "a\x1b[2Jb")
+    for name in (low, high):
+        found = cli.ok("history", funded, name, "--json").objects()
+        held = sum(int(item["amount"]) * (1 if item["direction"] == "in" else -1) for item in found)
+        assert held == balance(cli, funded, name)
+        assert {item["state"] for item in found} == {"settled"}
+        times = [item["timestamp_ms"] for item in found]
+        assert times == sorted(times)
+    out = [item for item in cli.ok("history", funded, low, "--json").objects() if item["direction"] == "out"]
+    # The account paid itself 1000.00 when it was funded; the overdraft moved nothing.
+    assert [(item["amount"], item["peer_name"]) for item in out] == [
+        ("100000", low),
+        ("100", high),
+        ("200", low),
+        ("450", high),
+        ("600", high),
+    ]
+    assert out[-1]["reference"] == "0x611b5b324a62"
+    shown = " ".join(cli.ok("history", funded, low).out.split())
+    assert f"-6.00 UNIT to {high} 0x611b5b324a62 settled" in shown
+    assert "+1000.00 UNIT mint from treasury load settled" in shown
+
+
+def test_history_of_refunds_and_burns(cli: CommandLine, funded: Path) -> None:
+    low, high = two_on_different_shards(cli, funded)
+    ring = KeyRing(NodeLayout(funded))
+    owner, frozen = ring.require(low), ring.address(high)
+    ring.close()
+    asset = asset_id_of(owner.address, b"X")
+    mint = Mint(asset, pack_transfers([(owner.address, 9)]))
+    publish(funded, low, CreateAsset(b"X"), mint, Burn(asset, 4), Freeze(asset, frozen, frozen=True))
+    publish(funded, low, Transfer(asset, pack_transfers([(frozen, 3)]), b"\xff"))
+    found = [item for item in cli.ok("history", funded, low, "--json").objects() if item["asset"].startswith("X@")]
+    assert [(item["kind"], item["direction"], item["amount"], item["state"]) for item in found] == [
+        ("mint", "in", "9", "settled"),
+        ("burn", "out", "4", "settled"),
+        ("transfer", "out", "3", "refunded"),
+    ]
+    assert found[-1]["reference"] == "0xff"
+    assert "X@" not in cli.ok("history", funded, high).out
+    assert "burn" in cli.ok("history", funded, low).out
+
+
+def test_history_of_nobody(cli: CommandLine, funded: Path) -> None:
+    assert cli.ok("history", funded, "operator", "--json").out == ""
+    assert "neither a name" in cli("history", funded, "nobody").error
+
+
 # status and roots
 
 
@@ -295,12 +352,15 @@ def test_roots_of_another_signer_are_false(cli: CommandLine, funded: Path, tmp_p
 # what is no ledger
 
 
-@pytest.mark.parametrize("command", ["account", "accounts", "status", "roots", "tx", "send", "keygen", "load"])
+@pytest.mark.parametrize(
+    "command", ["account", "accounts", "history", "status", "roots", "tx", "send", "keygen", "load"]
+)
 def test_a_directory_that_is_no_ledger(cli: CommandLine, tmp_path: Path, command: str) -> None:
     file = tmp_path / "x.csv"
     file.write_text("from,to,amount\n")
     rest: dict[str, tuple[object, ...]] = {
         "account": ("a",),
+        "history": ("a",),
         "tx": ("00" * 32,),
         "send": ("--from", "a", "--to", "b", "--amount", 1),
         "keygen": ("a",),
