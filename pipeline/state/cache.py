@@ -1,6 +1,6 @@
 """Two bounded caches of committed state: slot trees, and single values."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Final
 
 from pipeline.codec.types import Slot, StateKey
@@ -13,14 +13,17 @@ _SMALL_VALUE: Final = 96
 
 
 class TreeCache:
-    """Slot trees, the least recently used dropped once their estimated sizes pass `limit` bytes."""
+    """Slot trees in the order of use; `shrink` drops the least recently used past `limit` bytes.
+
+    Nothing is dropped by itself: a tree that holds a proposal's changes can't be built again from what is committed.
+    """
 
     __slots__ = ("_limit", "_trees", "memory_bytes")
 
     def __init__(self, limit: int) -> None:
         """Empty."""
         self._limit = limit
-        self._trees: dict[Slot, SlotTree] = {}  # in the order of use
+        self._trees: dict[Slot, SlotTree] = {}
         self.memory_bytes = 0
 
     def get(self, slot: Slot) -> SlotTree | None:
@@ -31,15 +34,20 @@ class TreeCache:
         return tree
 
     def put(self, slot: Slot, tree: SlotTree) -> None:
-        """Keep a tree instead of the slot's older one."""
-        old = self._trees.pop(slot, None)
-        if old is not None:
-            self.memory_bytes -= old.memory_bytes
+        """Keep the tree of a slot that had none here."""
+        assert slot not in self._trees, f"slot {slot} has a tree"
         self._trees[slot] = tree
         self.memory_bytes += tree.memory_bytes
-        while self.memory_bytes > self._limit:
-            oldest = next(iter(self._trees))
-            self.memory_bytes -= self._trees.pop(oldest).memory_bytes
+
+    def shrink(self, kept: Container[Slot]) -> None:
+        """Drop trees down to the limit, but none of the slots `kept`."""
+        if self.memory_bytes <= self._limit:
+            return
+        for slot in list(self._trees):
+            if slot not in kept:
+                self.memory_bytes -= self._trees.pop(slot).memory_bytes
+                if self.memory_bytes <= self._limit:
+                    return
 
     def clear(self) -> None:
         """Drop all."""

@@ -1,15 +1,18 @@
 """The state of one shard over a key-value store: values, roots, proofs.
 
-What is committed is in the key-value store and, in part, in caches. What is proposed is a `Prepared`: new trees
-that share all unchanged nodes with the old ones, so dropping it leaves no trace, and the next block can execute on
-its `view` before it is committed. Views and proposals know the commit that they build on, so one that was
-overtaken is an assertion error, never a wrong value.
+What is committed is in the key-value store and, in part, in caches. What is proposed is a `Prepared`: dropping it
+leaves no trace, and the next block can execute on its `view` before it is committed. Views and proposals know the
+commit that they build on, so one that was overtaken is an assertion error, never a wrong value.
+
+The slot trees in memory change in place and so stand at one state: that of the newest proposals, the *tip*. That
+makes the usual course, to prepare and to commit, cheap. When they are asked for another state they go there by
+setting that state's values (`_turn`), since a tree depends on its content alone.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final
+from typing import Final, TypeAlias
 
 from pipeline.codec.types import SLOTS, ZERO32, Hash32, ShardId, Slot, StateKey
 from pipeline.errors import ConfigError, InvalidShard
@@ -17,13 +20,15 @@ from pipeline.kv.format import check_format
 from pipeline.kv.port import KeyValue
 from pipeline.state import records
 from pipeline.state.cache import MISSING, TreeCache, ValueCache
-from pipeline.tree.keys import leaf_key_of, slot_of_key
+from pipeline.tree.keys import LEAF_KEY_PREFIX, leaf_key_of, slot_of_key
 from pipeline.tree.proofs import Proof
 from pipeline.tree.shard_tree import ShardTree
-from pipeline.tree.slot_tree import EMPTY_SLOT_TREE, Change, SlotTree, build, prove, update
+from pipeline.tree.slot_tree import Change, SlotTree
 
 DEFAULT_CACHE_BYTES: Final = 256 << 20
 _SCAN_PAGE: Final = 4096
+
+_Values: TypeAlias = Mapping[StateKey, bytes | None]
 
 
 class _Version:
@@ -43,8 +48,7 @@ class Prepared:
 
     slots: tuple[tuple[Slot, Hash32], ...]
     state_root: Hash32
-    changes: Mapping[StateKey, bytes | None] = field(repr=False)
-    trees: Mapping[Slot, SlotTree] = field(repr=False)
+    changes: _Values = field(repr=False)
     shard_tree: ShardTree = field(repr=False)
     batch: Mapping[bytes, bytes | None] = field(repr=False)
     below: "StateView | None" = field(repr=False)
@@ -107,40 +111,19 @@ class StateView:
         """
         if self._store.version is not self._base:
             self._rebase()
-        places, pack_leaf = records.LEAVES_OF, records.pack_leaf
-        batch: dict[bytes, bytes | None] = {}
-        by_slot: dict[Slot, list[Change]] = {}
-        for key, value in changes.items():
-            slot = slot_of_key(key)
-            leaf_key = leaf_key_of(key)
-            value_hash: Hash32 | None = None
-            if value is not None:
-                value_hash = sha256(value).digest()  # type: ignore[assignment]  # no call of NewType per key
-            batch[places[slot] + leaf_key] = None if value is None else pack_leaf(key, value)
-            if slot in by_slot:
-                by_slot[slot].append((leaf_key, value_hash))
-            else:
-                by_slot[slot] = [(leaf_key, value_hash)]
-        trees: dict[Slot, SlotTree] = {}
-        for slot in sorted(by_slot):
-            self._store.require_owned(slot)
-            trees[slot] = update(self._tree(slot), sorted(by_slot[slot]))
-        roots = {slot: tree.root for slot, tree in trees.items()}
+        by_slot, batch = _sorted_out(changes)
+        roots = self._store.apply(self._layers, by_slot)
         shard_tree = (self._layers[0] if self._layers else self._store).shard_tree.update(roots)
         for slot, root in roots.items():
             batch[records.place_of_root(slot)] = None if root == ZERO32 else root
         before = self._layers[0].version if self._layers else self._base
-        return Prepared(tuple(roots.items()), shard_tree.root, dict(changes), trees, shard_tree, batch, self, before)
+        prepared = Prepared(tuple(roots.items()), shard_tree.root, dict(changes), shard_tree, batch, self, before)
+        self._store.tip.append(prepared)
+        return prepared
 
     def above(self, prepared: Prepared) -> "StateView":
         """The view of what was prepared on this one."""
         return StateView(self._store, self._base, (prepared, *self._layers))
-
-    def _tree(self, slot: Slot) -> SlotTree:
-        for layer in self._layers:
-            if slot in layer.trees:
-                return layer.trees[slot]
-        return self._store.tree(slot)
 
     def _rebase(self) -> None:
         """Drop the layers that have been committed meanwhile."""
@@ -165,6 +148,7 @@ class StateStore:
         self._kv, self.shard = kv, shard
         self._owned = frozenset(owned)
         self._trees = TreeCache(cache_bytes // 2)
+        self.tip: list[Prepared] = []  # the proposals that the slot trees hold, oldest first
         self.values = ValueCache(cache_bytes // 2)
         self.reload()
 
@@ -182,7 +166,7 @@ class StateStore:
             if len(key) != 3 or slot not in self._owned or len(root) != 32:
                 raise records.damaged(f"there is a root for slot {slot}, which shard {self.shard} does not own")
             roots[slot] = Hash32(root)
-        self._trees.clear()
+        self._forget_trees()
         self.values.clear()
         self.shard_tree = ShardTree.of_owned(self._owned, roots)
         self.version = _Version()
@@ -218,15 +202,25 @@ class StateStore:
         """
         assert isinstance(prepared, Prepared), "prepared by another store"
         assert prepared.before is self.version, "commit of a proposal that was made on another state"
+        if not self.tip or self.tip[0] is not prepared:
+            self._turn((prepared,))
         batch = {**prepared.batch, **{records.META + name: value for name, value in meta.items()}}
         batch[records.SHARD] = self.shard.to_bytes(2)
         self._kv.write(batch, sync=False)
-        for slot, tree in prepared.trees.items():
-            self._trees.put(slot, tree)
+        self.tip.pop(0)
         self.values.update(prepared.changes)
         self.shard_tree = prepared.shard_tree
         self.version = prepared.version
         prepared.below = None
+        self._trees.shrink({slot for layer in self.tip for slot, _ in layer.slots})
+
+    def apply(self, layers: tuple[Prepared, ...], by_slot: Mapping[Slot, list[Change]]) -> dict[Slot, Hash32]:
+        """Change the slot trees on top of `layers`, newest first; the new roots, ascending by slot.
+
+        For views. Asserts that the shard owns the slots. Raises `Fatal` for a damaged store, with nothing changed.
+        """
+        self._turn(layers)
+        return self._changed(by_slot)
 
     def prove(self, key: StateKey) -> Proof:
         """A proof of the key's committed value or absence.
@@ -236,7 +230,7 @@ class StateStore:
         slot = slot_of_key(key)
         if slot not in self._owned:
             raise InvalidShard(f"slot {slot} of this key is not of shard {self.shard}: ask the shard that owns it")
-        page, siblings = prove(self.tree(slot), leaf_key_of(key))
+        page, siblings = self.tree(slot).prove(leaf_key_of(key))
         return Proof(key, self.view().get(key), page, siblings, self.shard_tree.siblings(slot))
 
     def scan_keys(self, prefix: bytes = b"") -> Iterator[tuple[StateKey, bytes]]:
@@ -255,11 +249,10 @@ class StateStore:
             yield records.unpack_leaf(place, record)
 
     def tree(self, slot: Slot) -> SlotTree:
-        """The committed tree of a slot, built from its leaves if it is not in memory. Raises `Fatal`."""
-        tree = self._trees.get(slot)
-        if tree is None:
-            tree = self._build(slot)
-            self._trees.put(slot, tree)
+        """The committed tree of a slot, to read before the next call. Raises `Fatal` if its leaves are damaged."""
+        self._turn(())
+        tree = self._loaded(slot)
+        self._trees.shrink(())
         return tree
 
     def read(self, keys: Sequence[StateKey]) -> list[bytes | None]:
@@ -286,13 +279,57 @@ class StateStore:
         """Assert that the shard owns the slot: the engine never asks for another's."""
         assert slot in self._owned, f"slot {slot} is not of shard {self.shard}"
 
+    def _turn(self, layers: tuple[Prepared, ...]) -> None:
+        """Bring the slot trees to the state after `layers`, newest first."""
+        wanted = list(reversed(layers))
+        if self.tip == wanted:
+            return
+        while self.tip != wanted[: len(self.tip)]:
+            below = self.tip[-1].below
+            assert below is not None, "a committed proposal is still at the tip"
+            keys = list(self.tip[-1].changes)
+            self._changed(_sorted_out(dict(zip(keys, below.get_many(keys), strict=True)))[0])
+            self.tip.pop()
+        for layer in wanted[len(self.tip) :]:
+            roots = self._changed(_sorted_out(layer.changes)[0])
+            assert tuple(roots.items()) == layer.slots, "the same changes gave other roots"
+            self.tip.append(layer)
+
+    def _changed(self, by_slot: Mapping[Slot, list[Change]]) -> dict[Slot, Hash32]:
+        for slot in by_slot:
+            self.require_owned(slot)
+        trees = [(slot, self._loaded(slot)) for slot in sorted(by_slot)]
+        roots = {}
+        try:
+            for slot, tree in trees:
+                changes, size = by_slot[slot], tree.memory_bytes
+                if len(changes) > 1:
+                    changes.sort()
+                roots[slot] = tree.update(changes)
+                self._trees.memory_bytes += tree.memory_bytes - size
+        except BaseException:  # an interrupt too: half a change must not be seen
+            self._forget_trees()
+            raise
+        return roots
+
+    def _forget_trees(self) -> None:
+        self._trees.clear()
+        self.tip.clear()
+
+    def _loaded(self, slot: Slot) -> SlotTree:
+        tree = self._trees.get(slot)
+        if tree is None:
+            tree = self._build(slot)
+            self._trees.put(slot, tree)
+        return tree
+
     def _build(self, slot: Slot) -> SlotTree:
         expected = self.shard_tree.slot_root(slot)
         entries = []
         for place, record in self._scan(records.LEAVES_OF[slot], records.LEAVES_OF[slot + 1]):
             value = records.unpack_leaf(place, record)[1]
             entries.append(place[3:] + sha256(value).digest())
-        tree = build(b"".join(entries)) if entries else EMPTY_SLOT_TREE
+        tree = SlotTree(b"".join(entries))
         if tree.root != expected:
             raise records.damaged(f"the leaves of slot {slot} do not have the root that is stored for it")
         return tree
@@ -303,3 +340,24 @@ class StateStore:
             if len(page) < _SCAN_PAGE:
                 return
             start = page[-1][0] + b"\x00"
+
+
+def _sorted_out(changes: _Values) -> tuple[dict[Slot, list[Change]], dict[bytes, bytes | None]]:
+    """What changes in each slot's tree, and in the key-value store's leaves."""
+    places, pack_leaf, prefix = records.LEAVES_OF, records.pack_leaf, LEAF_KEY_PREFIX
+    batch: dict[bytes, bytes | None] = {}
+    by_slot: dict[Slot, list[Change]] = {}
+    for key, value in changes.items():
+        slot = slot_of_key(key)
+        leaf_key = sha256(prefix + key).digest()
+        if value is None:
+            change = leaf_key, None
+            batch[places[slot] + leaf_key] = None
+        else:
+            change = leaf_key, sha256(value).digest()  # type: ignore[assignment]  # no call of NewType per key
+            batch[places[slot] + leaf_key] = pack_leaf(key, value)
+        if slot in by_slot:
+            by_slot[slot].append(change)  # type: ignore[arg-type]
+        else:
+            by_slot[slot] = [change]  # type: ignore[list-item]
+    return by_slot, batch

@@ -13,7 +13,7 @@ from pipeline.errors import VerificationFailed
 from pipeline.tree.keys import leaf_key_of, slot_of_key
 from pipeline.tree.proofs import Proof, root_above, root_of, slot_root_of
 from pipeline.tree.shard_tree import ShardTree
-from pipeline.tree.slot_tree import EMPTY_SLOT_TREE, SlotTree, build, prove
+from pipeline.tree.slot_tree import SlotTree
 
 CROWDED = Slot(0x123)
 
@@ -33,7 +33,7 @@ def world() -> tuple[dict[Slot, SlotTree], ShardTree]:
     for slot, count in ((CROWDED, 300), (Slot(0x124), 1), (Slot(0x200), 16)):
         keys = [key_in(slot, number) for number in range(count)]
         leaves = sorted(leaf_key_of(key) + sha256(value_of(key)).digest() for key in keys)
-        trees[slot] = build(b"".join(leaves))
+        trees[slot] = SlotTree(b"".join(leaves))
     owned = [Slot(slot) for slot in range(SLOTS) if slot < 0x800]
     return trees, ShardTree.of_owned(owned, {slot: tree.root for slot, tree in trees.items()})
 
@@ -41,7 +41,7 @@ def world() -> tuple[dict[Slot, SlotTree], ShardTree]:
 def proof_of(key: StateKey, value: bytes | None) -> Proof:
     trees, shard = world()
     slot = slot_of_key(key)
-    page, siblings = prove(trees.get(slot, EMPTY_SLOT_TREE), leaf_key_of(key))
+    page, siblings = trees.get(slot, SlotTree()).prove(leaf_key_of(key))
     return Proof(key, value, page, siblings, shard.siblings(slot))
 
 
@@ -144,7 +144,7 @@ def test_absence_by_a_page_from_elsewhere_is_refused() -> None:
         for key in (key_in(CROWDED, number) for number in range(300))
         if int.from_bytes(leaf_key_of(key)) >> (256 - depth) != bits
     )
-    page, siblings = prove(trees[CROWDED], leaf_key_of(foreign))
+    page, siblings = trees[CROWDED].prove(leaf_key_of(foreign))
     with pytest.raises(VerificationFailed, match="elsewhere"):
         root_of(Proof(proof.key, None, page, siblings, shard.siblings(CROWDED)))
 

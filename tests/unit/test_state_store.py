@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.codec.types import SLOTS, ShardId, Slot, StateKey
+from pipeline.codec.types import SLOTS, Hash32, ShardId, Slot, StateKey
 from pipeline.errors import ConfigError, Fatal, InvalidShard
 from pipeline.kv.memory import MemoryKeyValue
 from pipeline.kv.rocks import open_rocks
@@ -13,7 +13,8 @@ from pipeline.state.cache import MISSING, TreeCache, ValueCache
 from pipeline.state.store import StateStore
 from pipeline.testing.faulty_kv import FaultyKeyValue, SimulatedCrash
 from pipeline.tree.keys import leaf_key_of, slot_of_key
-from pipeline.tree.slot_tree import EMPTY_SLOT_TREE
+from pipeline.tree.proofs import root_of
+from pipeline.tree.slot_tree import Change, SlotTree
 
 SHARD = ShardId(3)
 OWNED = [Slot(slot) for slot in range(100)]
@@ -230,16 +231,71 @@ def test_many_leaves_are_read_in_pages() -> None:
 
 
 def test_tree_cache_drops_the_least_recently_used() -> None:
-    cache = TreeCache(2 * EMPTY_SLOT_TREE.memory_bytes)
-    cache.put(Slot(1), EMPTY_SLOT_TREE)
-    cache.put(Slot(2), EMPTY_SLOT_TREE)
-    assert cache.get(Slot(1)) is EMPTY_SLOT_TREE
-    cache.put(Slot(3), EMPTY_SLOT_TREE)
-    cache.put(Slot(3), EMPTY_SLOT_TREE)
+    size = SlotTree().memory_bytes
+    cache = TreeCache(2 * size)
+    trees = {Slot(slot): SlotTree() for slot in (1, 2, 3)}
+    cache.put(Slot(1), trees[Slot(1)])
+    cache.put(Slot(2), trees[Slot(2)])
+    assert cache.get(Slot(1)) is trees[Slot(1)]
+    cache.put(Slot(3), trees[Slot(3)])
+    cache.shrink({Slot(1), Slot(2), Slot(3)})
+    assert cache.memory_bytes == 3 * size
+    cache.shrink({Slot(9)})
     assert [cache.get(Slot(slot)) is not None for slot in (1, 2, 3)] == [True, False, True]
-    assert cache.memory_bytes == 2 * EMPTY_SLOT_TREE.memory_bytes
+    assert cache.memory_bytes == 2 * size
+    with pytest.raises(AssertionError, match="slot 1 has a tree"):
+        cache.put(Slot(1), SlotTree())
     cache.clear()
     assert (cache.memory_bytes, cache.get(Slot(1))) == (0, None)
+
+
+@pytest.mark.parametrize("cache", [0, 1 << 20])
+def test_proposals_at_the_tip_give_way_and_come_back(cache: int) -> None:
+    """The trees in memory stand at one state; whoever asks for another gets that, and the roots stay right."""
+    store = opened(MemoryKeyValue(), cache)
+    start = store.view()
+    first = start.prepare({ALICE: b"1", BOB: b"1"})
+    second = first.view().prepare({ALICE: None})
+    rival = start.prepare({BOB: b"9"})
+    assert store.tip == [rival]
+    assert store.prove(ALICE).value is None
+    assert store.tip == []
+    store.commit(first, {})
+    assert root_of(store.prove(BOB)) == store.state_root == first.state_root
+    third = second.view().prepare({BOB: b"3"})
+    assert store.tip == [second, third]
+    store.commit(second, {})
+    store.commit(third, {})
+    assert (store.tip, root_of(store.prove(ALICE)), store.state_root) == ([], third.state_root, third.state_root)
+    again = opened(MemoryKeyValue())
+    again.commit(again.view().prepare({BOB: b"3"}), {})
+    assert again.state_root == third.state_root
+    store.commit(store.view().prepare({ALICE: None, BOB: None}), {})
+    assert store.state_root == opened(MemoryKeyValue()).state_root
+    assert store.memory_bytes >= 0
+
+
+def test_an_interrupted_change_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(MemoryKeyValue())
+    store.commit(store.view().prepare({ALICE: b"1"}), {})
+    first = store.view().prepare({ALICE: b"2"})
+    changes = {ALICE: b"3", StateKey(b"account/" + b"\x01" * 32): b"4"}
+    whole = first.view().prepare(changes)
+    update = SlotTree.update
+
+    def interrupted(tree: SlotTree, items: list[Change]) -> Hash32:
+        if tree.leaf_count == 0:
+            raise KeyboardInterrupt
+        return update(tree, items)
+
+    store.prove(ALICE)
+    with monkeypatch.context() as patched:
+        patched.setattr(SlotTree, "update", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            first.view().prepare(changes)
+    assert store.tip == []
+    assert first.view().prepare(changes).state_root == whole.state_root
+    assert root_of(store.prove(ALICE)) == store.state_root
 
 
 def test_value_cache_keeps_what_is_used_and_stays_within_its_limit() -> None:
