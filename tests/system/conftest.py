@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,12 @@ from pipeline.cli.main import run
 
 
 @pytest.fixture(autouse=True)
-def _no_passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of whoever runs the tests don't count; no test cuts the power, so none waits for the disk."""
+    for name in [*os.environ]:
         if name.startswith("HAUPTBUCH_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("HAUPTBUCH_STORE__DURABILITY", "process")
 
 
 @pytest.fixture
@@ -26,13 +27,13 @@ def cli(capsys: pytest.CaptureFixture[str]) -> CommandLine:
 @pytest.fixture(scope="session")
 def _fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("ledgers") / "fresh"
-    assert run(["init", str(directory), "--shards", "2"]) == 0
+    assert run(["init", str(directory), "--shards", "2", "--seed-demo"]) == 0
     return directory
 
 
 @pytest.fixture(scope="session")
 def _funded(_fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Accounts a to h over both shards, each with 1000.00 UNIT but for what it pays."""
+    """Accounts a to h over both shards (the public seed says where), each with 1000.00 UNIT but for what it pays."""
     directory = tmp_path_factory.mktemp("ledgers") / "funded"
     shutil.copytree(_fresh, directory)
     names = "abcdefgh"
@@ -43,12 +44,12 @@ def _funded(_fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def fresh(_fresh: Path, tmp_path: Path) -> Iterator[Path]:
+def fresh(_fresh: Path, tmp_path: Path) -> Path:
     """A ledger of two shards that nobody ran yet."""
-    yield Path(shutil.copytree(_fresh, tmp_path / "ledger"))
+    return Path(shutil.copytree(_fresh, tmp_path / "ledger"))
 
 
 @pytest.fixture
-def funded(_funded: Path, tmp_path: Path) -> Iterator[Path]:
+def funded(_funded: Path, tmp_path: Path) -> Path:
     """Accounts a to h with 1000.00 UNIT each, of nonce 1."""
-    yield Path(shutil.copytree(_funded, tmp_path / "ledger"))
+    return Path(shutil.copytree(_funded, tmp_path / "ledger"))

@@ -58,7 +58,10 @@ def test_balances_equal_arithmetic_whatever_the_batch(
     assert report["rounds"] >= 2
 
 
-def test_twenty_thousand_payments(cli: CommandLine, fresh: Path, tmp_path: Path) -> None:
+def test_twenty_thousand_payments(
+    cli: CommandLine, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HAUPTBUCH_STORE__DURABILITY")  # as it is outside of tests
     rows = random_rows(20_000, 500, seed=2)
     file = write_csv(tmp_path / "p.csv", rows)
     shown = cli.ok("load", fresh, file, *COLUMNS, "--batch", 100)
