@@ -35,7 +35,7 @@ _SINGLE = frozenset({Topic.CONTROL, Topic.CHECKPOINTS})
 _RECORD_BYTES = 64 << 20
 
 
-def audit(
+def audit_log(
     tools: Tools,
     *,
     chain: Chain | None = None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.auditing import audit_log, say_progress
+from pipeline.cli.auditing import audit_directory, say_progress
 from pipeline.cli.output import line
 from pipeline.cli.surroundings import Directory
 from pipeline.client.trust import load_trust
@@ -26,7 +26,7 @@ def run(
     """
     layout = NodeLayout(directory)
     chain = layout.chain()
-    report = audit_log(layout.log, chain, None if trust is None else load_trust(trust), say_progress())
+    report = audit_directory(layout.log, chain, None if trust is None else load_trust(trust), say_progress())
     for text in report.render():
         line(text)
     if json is not None:

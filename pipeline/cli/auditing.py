@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Final
 
 from pipeline.audit.report import AuditReport
-from pipeline.audit.run import audit
+from pipeline.audit.run import audit_log
 from pipeline.audit.tools import directory_tools, memory_kv
 from pipeline.cli.output import note
 from pipeline.client.trust import Trust
@@ -17,7 +17,7 @@ _LARGE_BYTES: Final = 64 << 20
 _SAY_EVERY_S: Final = 1.0
 
 
-def audit_log(
+def audit_directory(
     path: Path, chain: Chain, trust: Trust | None, progress: Callable[[int, int], None] | None = None
 ) -> AuditReport:
     """Audit the embedded log in `path`, beside the process that owns it if there is one.
@@ -28,7 +28,7 @@ def audit_log(
     large = _bytes_of(path) >= _LARGE_BYTES
     workers = os.cpu_count() or 1 if large else 1
     with directory_tools(path, workers=workers) as tools:
-        return audit(
+        return audit_log(
             tools if large else tools._replace(new_kv=memory_kv),
             chain=chain,
             trust=trust,

@@ -9,7 +9,7 @@ from sync_net import Net, key_of
 from pipeline.audit.findings import Finding, FindingKind
 from pipeline.audit.log_editor import LogEditor
 from pipeline.audit.report import AuditReport
-from pipeline.audit.run import audit
+from pipeline.audit.run import audit_log
 from pipeline.audit.tamper import Damage, Lie
 from pipeline.audit.tools import Tools, memory_kv
 from pipeline.codec.types import ChainId, Hash32
@@ -87,7 +87,7 @@ def tools(kv: MemoryKeyValue) -> Tools:
 
 
 def audit_pairs(pairs: tuple[tuple[bytes, bytes], ...], **options: Any) -> AuditReport:
-    return audit(tools(kv_of(pairs)), **options)
+    return audit_log(tools(kv_of(pairs)), **options)
 
 
 def audit_net(net: Net, **options: Any) -> AuditReport:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sync_net import Net, address_of_key, key_of
 
 from pipeline.audit.report import AuditReport
-from pipeline.audit.run import audit
+from pipeline.audit.run import audit_log
 from pipeline.audit.tools import Tools, memory_kv
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import ShardId
@@ -79,13 +79,15 @@ class ShardNet(Net):
     def run(self, *others: object, ms: int = 2_500, tasks: Sequence[ShardTask] | None = None) -> None:
         """Drive everything until nothing is due within `ms` of the test's clock, which jumps to what is due next."""
         driven = [*(self.tasks if tasks is None else tasks), *others]
+        quiet_since = self.now_ms
         while True:
             answers = [task.step(self.now_ms) for task in driven]  # type: ignore[attr-defined]
             if any(isinstance(answer, Progress) for answer in answers):
+                quiet_since = self.now_ms
                 continue
             slow = any(answer == Idle() and is_committing(task) for answer, task in zip(answers, driven, strict=True))
             due = [answer.until_ms for answer in answers if answer.until_ms is not None]
-            if not slow and (not due or min(due) > self.now_ms + ms):
+            if not slow and (not due or min(due) > quiet_since + ms):
                 return
             self.now_ms = max(self.now_ms + 1, min(due, default=0))
 
@@ -135,7 +137,7 @@ class ShardNet(Net):
         copy = MemoryKeyValue()
         copy.write(dict(self.disk.scan(b"", b"\xff\xff", 1 << 30)), sync=True)
         tools = Tools(lambda: EmbeddedLog(copy, read_only=True), lambda: InlineVerifier(TEST_SUITES), memory_kv)
-        return audit(tools)
+        return audit_log(tools)
 
 
 def is_committing(task: object) -> bool:

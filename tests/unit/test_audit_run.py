@@ -13,7 +13,7 @@ from sync_net import Net, make_chain
 
 from pipeline.audit.findings import Finding, FindingKind
 from pipeline.audit.log_editor import LogEditor
-from pipeline.audit.run import audit
+from pipeline.audit.run import audit_log
 from pipeline.audit.tamper import LIES, Damage, tell
 from pipeline.audit.tools import Tools, directory_tools, memory_kv, open_directory, standard_verifier
 from pipeline.codec.topics import Topic, TopicPartition
@@ -57,7 +57,7 @@ def test_the_report_is_json_and_text() -> None:
 def test_a_report_with_findings_is_json_and_text() -> None:
     kv = kv_of(played()[1])
     damage = LIES["raise_transaction_amount"](LogEditor(kv, TEST_SUITES))
-    report = audit(tools(kv))
+    report = audit_log(tools(kv))
     value = json.loads(report.to_text())
     assert value["findings"][0] == {
         "kind": "input_altered",
@@ -88,7 +88,7 @@ def test_bundles_in_flight_and_unsigned_blocks_are_counted() -> None:
     assert report.conserved is not None
     assert (report.conserved[0].balances, report.conserved[0].in_flight) == (70, 30)
     damage = LIES["remove_bundle"](LogEditor(kv := kv_of(dump(net)), TEST_SUITES))
-    lost = audit(tools(kv))
+    lost = audit_log(tools(kv))
     kinds = [item.kind for item in lost.findings]
     assert FindingKind.BUNDLE_MISSING in kinds
     assert FindingKind.CONSERVATION in kinds
@@ -159,7 +159,7 @@ def test_a_ledger_may_grow_while_it_is_audited() -> None:
             net.pay(people[calls % 3][0], {people[(calls + 1) % 3][1]: 1})
             net.run(sync, ms=10)
 
-    report = audit(Tools(lambda: Kept(net.log), new_test_verifier, memory_kv), progress=pay)
+    report = audit_log(Tools(lambda: Kept(net.log), new_test_verifier, memory_kv), progress=pay)
     assert report.ok, "\n".join(report.render())
     assert calls > 20
     assert audit_net(net).ok
@@ -177,11 +177,11 @@ def test_another_genesis_is_refused() -> None:
 
 
 def test_a_log_without_genesis_is_refused() -> None:
-    empty = audit(tools(MemoryKeyValue()))
+    empty = audit_log(tools(MemoryKeyValue()))
     assert [item.kind for item in empty.findings] == [FindingKind.GENESIS]
     kv = kv_of(played()[1])
     LogEditor(kv, TEST_SUITES).put(TopicPartition(Topic.CONTROL, 0), 0, b"no genesis")
-    assert [item.kind for item in audit(tools(kv)).findings] == [FindingKind.GENESIS]
+    assert [item.kind for item in audit_log(tools(kv)).findings] == [FindingKind.GENESIS]
 
 
 def test_missing_topics_are_named() -> None:
@@ -190,7 +190,7 @@ def test_missing_topics_are_named() -> None:
     log = EmbeddedLog(kv)
     log.create_topic(Topic.CONTROL, 1)
     log.append([Append(TopicPartition(Topic.CONTROL, 0), None, net.chain.genesis.to_record())])
-    report = audit(tools(kv))
+    report = audit_log(tools(kv))
     assert {(item.kind, item.topic) for item in report.findings} == {
         (FindingKind.TOPICS, topic) for topic in Topic if topic is not Topic.CONTROL
     }
@@ -204,7 +204,7 @@ def test_a_failing_disk_is_named_with_its_place(topic: Topic) -> None:
     records = editor.records(source)
     offset = records[len(records) // 2].offset
     editor.rot(source, offset)
-    report = audit(tools(kv))
+    report = audit_log(tools(kv))
     shard = None if topic in (Topic.CONTROL, Topic.CHECKPOINTS) else 0
     if topic is Topic.CONTROL:
         assert [(item.kind, item.offset) for item in report.findings] == [(FindingKind.GENESIS, 0)]
@@ -216,7 +216,7 @@ def test_a_failing_disk_is_named_with_its_place(topic: Topic) -> None:
 def test_damaged_metadata_is_a_finding() -> None:
     kv = kv_of(played()[1])
     kv.write({end_key(TopicPartition(Topic.BLOCKS, 0)): b"x"}, sync=True)
-    report = audit(tools(kv))
+    report = audit_log(tools(kv))
     assert [item.kind for item in report.findings] == [FindingKind.STORAGE_DAMAGED]
 
 
@@ -261,7 +261,7 @@ def check_noticed(record: Record, change: str, at: int, other: Record) -> None:
             if other[2] == value:
                 return
             editor.put(source, offset, other[2])
-    report = audit(tools(kv))
+    report = audit_log(tools(kv))
     assert not report.ok, (source, offset, change)
     assert all(isinstance(item, Finding) and item.kind is not FindingKind.UNEXPECTED for item in report.findings), [
         item for item in report.findings if item.kind is FindingKind.UNEXPECTED
@@ -293,7 +293,7 @@ def test_processes_find_the_same(tmp_path: Path) -> None:
         parts = Tools(made.open_log, new_test_verifier, made.new_kv)
         assert pickle.loads(pickle.dumps(made)).open_log.args == (tmp_path / "log",)
         heights: dict[int, int] = {}
-        report = audit(parts, workers=2, progress=heights.__setitem__)
+        report = audit_log(parts, workers=2, progress=heights.__setitem__)
         scratch = made.new_kv.args[0]
     assert not scratch.exists()
     assert report.ok, "\n".join(report.render())
@@ -301,13 +301,13 @@ def test_processes_find_the_same(tmp_path: Path) -> None:
     assert report.figures == alone.figures
     assert sorted(heights) == [0, 1, 2]
     damage = tell(tmp_path / "log", LIES["raise_transaction_amount"], TEST_SUITES)
-    lying = audit(Tools(lambda: open_directory(tmp_path / "log"), new_test_verifier, memory_kv))
+    lying = audit_log(Tools(lambda: open_directory(tmp_path / "log"), new_test_verifier, memory_kv))
     assert named(lying, FindingKind.INPUT_ALTERED, damage)
 
 
 def test_no_log_is_no_audit(tmp_path: Path) -> None:
     with directory_tools(tmp_path / "nothing") as made, pytest.raises(ConfigError, match="has no store to read"):
-        audit(made)
+        audit_log(made)
     verifier = standard_verifier(1)
     assert verifier.accepts_key(1, bytes(1312))
     verifier.close()

@@ -9,7 +9,7 @@ from sync_net import Net
 from pipeline.audit.findings import FindingKind
 from pipeline.audit.log_editor import LogEditor
 from pipeline.audit.report import AuditReport
-from pipeline.audit.run import audit
+from pipeline.audit.run import audit_log
 from pipeline.audit.tamper_targets import bundles
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.codec.types import BlockHash, Hash32, Height, ShardId
@@ -62,7 +62,7 @@ def test_an_executed_forgery_breaks_conservation() -> None:
     # Without the record itself, what the destination says it executed is still a forgery.
     kv, editor = editor_of(dump(net))
     editor.remove(TopicPartition(Topic.RELAY, 1), offset)
-    hidden = audit(tools(kv))
+    hidden = audit_log(tools(kv))
     assert FindingKind.INPUT_MISSING in {item.kind for item in hidden.findings}
 
 
@@ -80,7 +80,7 @@ def test_bundles_out_of_order() -> None:
     editor.put(relay, second.offset, third.value or b"")
     editor.put(relay, third.offset, second.value or b"")
     editor.put(relay, third.offset + 2, first.value or b"")
-    report = audit(tools(kv))
+    report = audit_log(tools(kv))
     assert [(item.kind, item.offset) for item in report.findings] == [(FindingKind.BUNDLE_ORDER, third.offset)]
     assert len(report.in_flight) == 3
 
@@ -95,7 +95,7 @@ def test_a_bundle_that_can_not_be_read_is_missing_in_its_place() -> None:
     kv, editor = editor_of(dump(net))
     (record,) = editor.records(TopicPartition(Topic.RELAY, 1))
     editor.put(TopicPartition(Topic.RELAY, 1), record.offset, b"rubbish")
-    report = audit(tools(kv))
+    report = audit_log(tools(kv))
     assert kinds_at(report, Topic.RELAY, record.offset) == {FindingKind.BUNDLE_MISSING}
 
 
@@ -109,7 +109,7 @@ def test_a_bundle_on_a_channel_that_was_never_used_is_forged() -> None:
         target = TopicPartition(Topic.RELAY, destination)
         offset = editor.end(target)
         editor.put(target, offset, stray.to_record())
-        report = audit(tools(kv))
+        report = audit_log(tools(kv))
         assert [(item.kind, item.shard, item.offset) for item in report.findings] == [
             (FindingKind.BUNDLE_FORGED, destination, offset)
         ]
@@ -131,7 +131,7 @@ def test_blocks_that_do_not_belong() -> None:
     for number, header in enumerate(strays):
         editor.put(BLOCKS, end + number, frame_header(header.to_bytes()))  # type: ignore[attr-defined]
     editor.put(BLOCKS, end + len(strays), b"rubbish")
-    report = audit(tools(kv))
+    report = audit_log(tools(kv))
     assert [kinds_at(report, Topic.BLOCKS, end + number) for number in range(6)] == [
         {FindingKind.BLOCK_UNREADABLE},
         {FindingKind.BLOCK_UNREADABLE},
@@ -150,7 +150,7 @@ def test_an_inserted_block_does_not_end_the_chain() -> None:
     assert hole < records[4].offset
     stray = replace(header_of(records[4]), height=Height(2**40), previous_hash=BlockHash(Hash32(bytes(32))))
     editor.put(BLOCKS, hole, frame_header(stray.to_bytes()))
-    report = audit(tools(kv))
+    report = audit_log(tools(kv))
     assert [(item.kind, item.offset) for item in report.findings] == [(FindingKind.BLOCK_FORK, hole)]
     assert report.figures.blocks == audit_pairs(pairs).figures.blocks
 
@@ -161,7 +161,7 @@ def test_two_missing_blocks_are_one_finding() -> None:
     records = editor.records(BLOCKS)
     for record in records[3:5]:
         editor.remove(BLOCKS, record.offset)
-    report = audit(tools(kv))
+    report = audit_log(tools(kv))
     assert "block 3 to 4 is missing" in report.findings[0].message
     assert report.findings[0].offset == records[5].offset
     assert report.complete_up_to < report.rounds - 1
@@ -173,7 +173,7 @@ def test_the_last_block_may_not_lie_either() -> None:
     record = editor.records(BLOCKS)[-1]
     header = header_of(record)
     editor.put(BLOCKS, record.offset, frame_header(replace(header, previous_hash=bytes(32)).to_bytes()))  # type: ignore[arg-type]
-    assert FindingKind.CHAIN_BROKEN in kinds_at(audit(tools(kv)), Topic.BLOCKS, record.offset)
+    assert FindingKind.CHAIN_BROKEN in kinds_at(audit_log(tools(kv)), Topic.BLOCKS, record.offset)
 
 
 def test_inputs_that_end_too_early() -> None:
@@ -181,7 +181,7 @@ def test_inputs_that_end_too_early() -> None:
     kv, editor = editor_of(pairs)
     source = TopicPartition(Topic.TRANSACTIONS, 0)
     editor.cut(source, editor.records(source)[-1].offset)
-    report = audit(tools(kv))
+    report = audit_log(tools(kv))
     (cut,) = [item for item in report.findings if item.kind is FindingKind.INPUT_MISSING]
     assert (cut.shard, cut.topic) == (0, Topic.BLOCKS)
     assert net.chain.chain_id.hex() == report.chain_id
@@ -203,7 +203,7 @@ def test_an_inserted_transaction_is_named() -> None:
     hole = records[-2].offset + 1
     assert hole < records[-1].offset
     editor.put(source, hole, copy or b"")
-    report = audit(tools(kv))
+    report = audit_log(tools(kv))
     assert kinds_at(report, Topic.TRANSACTIONS, hole) == {FindingKind.INPUT_INSERTED}
     assert "is not among what the block executed" in report.findings[0].message
 
@@ -222,7 +222,7 @@ def test_receipts_that_no_block_gave(change: str) -> None:
         "old": records[0].value,
     }[change]
     editor.put(source, end, value or b"")
-    report = audit(tools(kv))
+    report = audit_log(tools(kv))
     wanted = set() if change == "repeat" else {FindingKind.OUTPUT_FOREIGN}
     assert kinds_at(report, Topic.RECEIPTS, end) == wanted
     assert report.ok == (change == "repeat")
@@ -236,7 +236,7 @@ def test_a_stray_receipt_in_the_middle_hides_nothing() -> None:
     hole = records[2].offset + 1
     assert hole < records[3].offset
     editor.put(source, hole, records[0].value or b"")
-    report = audit(tools(kv))
+    report = audit_log(tools(kv))
     assert [(item.kind, item.offset) for item in report.findings] == [(FindingKind.OUTPUT_FOREIGN, hole)]
 
 
@@ -249,10 +249,10 @@ def test_a_forged_dead_letter_is_found() -> None:
     assert audit_net(net).ok
     kv, editor = editor_of(dump(net))
     editor.put(source, letter.offset, (letter.value or b"")[:-1] + b"?")
-    assert kinds_at(audit(tools(kv)), Topic.DEAD_LETTERS, letter.offset) == {FindingKind.OUTPUT_ALTERED}
+    assert kinds_at(audit_log(tools(kv)), Topic.DEAD_LETTERS, letter.offset) == {FindingKind.OUTPUT_ALTERED}
     kv, editor = editor_of(dump(net))
     editor.remove(source, letter.offset)
-    (missing,) = audit(tools(kv)).findings
+    (missing,) = audit_log(tools(kv)).findings
     assert (missing.kind, missing.topic, missing.height) == (FindingKind.OUTPUT_MISSING, Topic.DEAD_LETTERS, 0)
 
 
@@ -262,5 +262,5 @@ def test_an_idle_partition_with_blocks_is_found() -> None:
     idle = TopicPartition(Topic.BLOCKS, 3)
     header = replace(header_of(editor.records(BLOCKS)[0]), shard=ShardId(3))
     editor.put(idle, 0, frame_header(header.to_bytes()))
-    report = audit(tools(kv))
+    report = audit_log(tools(kv))
     assert {item.kind for item in report.findings if item.shard == 3} == {FindingKind.BLOCK_DIVERGED}

@@ -11,7 +11,7 @@ from typing import Any, Final
 from pipeline.audit import tamper
 from pipeline.audit.findings import Finding
 from pipeline.audit.tamper import Damage
-from pipeline.cli.auditing import audit_log
+from pipeline.cli.auditing import audit_directory
 from pipeline.client.trust import Trust
 from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.errors import ConfigError
@@ -81,7 +81,7 @@ def tell_lies(log: Path, chain: Chain, trust: Trust, tell: Callable[[str], None]
 
 
 def _check(copy: Path, damage: Damage, chain: Chain, trust: Trust, started: float) -> LieCheck:
-    report = audit_log(copy, chain, trust)
+    report = audit_directory(copy, chain, trust)
     named = [finding for finding in report.findings if _names(finding, damage)]
     named.sort(key=lambda finding: (finding.offset != damage.offset, finding.height is None))
     return LieCheck(damage, len(report.findings), named[0] if named else None, perf_counter() - started)

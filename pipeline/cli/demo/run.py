@@ -6,7 +6,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from pipeline.cli.auditing import audit_log, say_progress
+from pipeline.cli.auditing import audit_directory, say_progress
 from pipeline.cli.csv_source import Payment
 from pipeline.cli.demo.evidence import STRANGER, balances_differ, check_proof, final_balances
 from pipeline.cli.demo.lies import LEAST_LIES, tell_lies
@@ -80,7 +80,7 @@ def _audit(options: Options, story: Story, document: dict[str, Any]) -> bool:
     layout = NodeLayout(options.root)
     chain, trust = layout.chain(), load_trust(layout.trust)
     note("auditing")
-    report = audit_log(layout.log, chain, trust, say_progress())
+    report = audit_directory(layout.log, chain, trust, say_progress())
     story.audited(report)
     lies = list(tell_lies(layout.log, chain, trust, note))
     story.lies(lies)
