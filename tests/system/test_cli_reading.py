@@ -1,16 +1,14 @@
-"""`send`, `tx`, `account`, `accounts`, `status`, `roots` on a ledger that is at rest."""
+"""`account`, `accounts`, `history`, `status`, `roots` on a ledger that is at rest."""
 
 import json
 from pathlib import Path
 
 import pytest
 from command_line import COLUMNS, CommandLine, write_csv
+from ledger_helpers import balance, publish, two_on_different_shards
 
 from pipeline.cli.assets import asset_of, format_amount
 from pipeline.cli.names import KeyRing
-from pipeline.cli.settling import settle
-from pipeline.client.producer import Sender, TransactionProducer
-from pipeline.client.receipts import ReceiptWatcher
 from pipeline.client.trust import load_trust, save_trust
 from pipeline.codec.types import Address
 from pipeline.crypto.addresses import parse_address
@@ -18,162 +16,12 @@ from pipeline.crypto.keystore import load_key
 from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.errors import ConfigError
 from pipeline.ledger.genesis import SignerKey
-from pipeline.ledger.leaves import Account
 from pipeline.ledger.packing import pack_transfers
 from pipeline.ledger.transactions import Burn, CreateAsset, Freeze, Mint, Operation, Transfer, asset_id_of
 from pipeline.node.layout import NodeLayout
 from pipeline.node.node import Node
 from pipeline.shards.manager import NewShard
 from pipeline.system import ShardingSystem
-
-
-def balance(cli: CommandLine, directory: Path, name: str, asset: str = "UNIT") -> int:
-    (found,) = cli.ok("account", directory, name, "--json").objects()
-    return int(found["balances"].get(asset, "0"))
-
-
-def two_on_different_shards(cli: CommandLine, directory: Path) -> tuple[str, str]:
-    """The names of an account in the lower half of the slots, and of one in the upper."""
-    found = [item for item in cli.ok("accounts", directory, "--json").objects() if len(item["name"]) == 1]
-    low = next(item["name"] for item in found if parse_address(item["address"])[0] < 0x80)
-    high = next(item["name"] for item in found if parse_address(item["address"])[0] >= 0x80)
-    return low, high
-
-
-def publish(directory: Path, name: str, *operations: Operation) -> None:
-    """One transaction of an account that has sent nonces 0 to n - 1."""
-    node = Node.open(directory)
-    ring = KeyRing(node.layout)
-    try:
-        settle(node)
-        watcher = ReceiptWatcher(node.log, node.chain.chain_id, range(2))
-        account = ring.require(name)
-        raw = node.tasks[node.chain.shard_map.owner_of(account.address)].store.view()
-        leaf = raw.get(b"account/" + account.address)  # type: ignore[arg-type]
-        assert leaf is not None
-        sender = Sender(ring.key(account), Account.from_bytes(leaf))
-        future = TransactionProducer(node.log, node.chain, watcher).send(sender, *operations)
-        settle(node)
-        watcher.poll()
-        result = future.result()
-        assert result is not None
-        assert result.code == 0, result
-    finally:
-        ring.close()
-        node.close()
-
-
-# send and tx
-
-
-@pytest.mark.parametrize("crossing", [False, True])
-def test_send_pays(cli: CommandLine, funded: Path, crossing: bool) -> None:
-    low, high = two_on_different_shards(cli, funded)
-    payer, payee = (low, high) if crossing else (low, low)
-    (sent,) = cli.ok(
-        "send", funded, "--from", payer, "--to", payee, "--amount", "12.5", "--reference", "rent", "--json"
-    ).objects()
-    assert sent["code"] == "OK"
-    assert sent["settled"] is True
-    assert sent["crossed_shards"] is crossing
-    assert balance(cli, funded, payer) == 100_000 - 1_250 * crossing
-    assert balance(cli, funded, payee) == 100_000 + 1_250 * crossing
-    (found,) = cli.ok("tx", funded, sent["tx_id"], "--json").objects()
-    assert found == {**sent, "attempts": []}
-    shown = cli.ok("tx", funded, sent["tx_id"]).out
-    assert "result     done" in shown
-    assert f"({payer}), nonce 1" in shown
-    assert ("bundle" in shown) is crossing
-
-
-def test_send_to_an_address_that_nobody_knows(cli: CommandLine, funded: Path, tmp_path: Path) -> None:
-    cli.ok("init", tmp_path / "other", "--shards", 1)
-    address = cli.ok("keygen", tmp_path / "other", "zoe").out.split()[1]
-    shown = cli.ok("send", funded, "--from", "a", "--to", address, "--amount", "1000")
-    assert shown.out.rstrip().endswith(" done")
-    (found,) = cli.ok("account", funded, address, "--json").objects()
-    assert found == {"address": address, "name": None, "nonce": 0, "balances": {"UNIT": "100000"}}
-    assert balance(cli, funded, "a") == 0
-
-
-def test_overdraft_is_told_with_code_1(cli: CommandLine, funded: Path) -> None:
-    result = cli("send", funded, "--from", "a", "--to", "b", "--amount", "1000.01")
-    assert result.code == 1
-    assert "failed: INSUFFICIENT_FUNDS" in result.out
-    tx_id = result.out.split()[0]
-    assert "failed: INSUFFICIENT_FUNDS" in cli.ok("tx", funded, tx_id).out
-    assert balance(cli, funded, "a") == 100_000
-    # The nonce was used all the same, so the next payment has the next one.
-    cli.ok("send", funded, "--from", "a", "--to", "b", "--amount", "1000")
-    assert balance(cli, funded, "b") == 200_000
-
-
-def test_sender_that_was_never_paid(cli: CommandLine, funded: Path) -> None:
-    cli.ok("keygen", funded, "poor")
-    result = cli("send", funded, "--from", "poor", "--to", "b", "--amount", "1")
-    assert result.code == 1
-    assert "rejected: UNKNOWN_SENDER; nothing changed" in result.out
-
-
-def test_refusal_by_another_shard_is_a_refund(cli: CommandLine, funded: Path) -> None:
-    low, high = two_on_different_shards(cli, funded)
-    layout = NodeLayout(funded)
-    asset = asset_of(layout.chain().genesis.treasury, "UNIT")
-    ring = KeyRing(layout)
-    frozen = ring.address(high)
-    ring.close()
-    publish(funded, "treasury", Freeze(asset, frozen, frozen=True))
-    result = cli("send", funded, "--from", low, "--to", high, "--amount", "1")
-    assert result.code == 1
-    assert "refused by the receiver's shard and refunded: entry 0 FROZEN" in result.out
-    assert balance(cli, funded, low) == 100_000
-    assert "frozen" in cli.ok("account", funded, high).out
-    (found,) = cli.ok("tx", funded, result.out.split()[0], "--json").objects()
-    assert found["refused"] == [{"entry": 0, "code": "FROZEN"}]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        (("--from", "nobody", "--to", "b", "--amount", 1), "no account is named 'nobody'"),
-        (("--from", "a", "--to", "nobody", "--amount", 1), "neither a name"),
-        (("--from", "a", "--to", "hb1qqqq", "--amount", 1), "not an address"),
-        (("--from", "a", "--to", "b", "--amount", 0), "zero"),
-        (("--from", "a", "--to", "b", "--amount", "-1"), "negative"),
-        (("--from", "a", "--to", "b", "--amount", "1.001"), "decimal places"),
-        (("--from", "a", "--to", "b", "--amount", "1e3"), "decimal number"),
-        (("--from", "a", "--to", "b", "--amount", 2**128), "2^128"),
-        (("--from", "a", "--to", "b", "--amount", 1, "--asset", "EUR"), "no asset 'EUR'"),
-        (("--from", "a", "--to", "b", "--amount", 1, "--asset", "EUR@x"), "not an address"),
-        (("--from", "a", "--to", "b", "--amount", 1, "--reference", "ä" * 33), "66 bytes"),
-        (("--from", "a", "--to", "b"), "--amount"),
-    ],
-)
-def test_send_refuses(cli: CommandLine, funded: Path, arguments: tuple[object, ...], word: str) -> None:
-    refused = cli("send", funded, *arguments)
-    assert refused.code == 2
-    assert word in refused.error
-    assert refused.out == ""
-
-
-def test_a_lost_key_file(cli: CommandLine, funded: Path) -> None:
-    cli.ok("keygen", funded, "alice")
-    (funded / "keys" / "alice.json").write_text("{")
-    assert "key file" in cli("send", funded, "--from", "alice", "--to", "b", "--amount", "1").error
-    (funded / "keys" / "alice.json").unlink()
-    assert "no such key file" in cli("send", funded, "--from", "alice", "--to", "b", "--amount", "1").error
-
-
-@pytest.mark.parametrize("text", ["", "xyz", "00", "00" * 31, "00" * 33])
-def test_tx_wants_an_id(cli: CommandLine, funded: Path, text: str) -> None:
-    assert "64 hexadecimal digits" in cli("tx", funded, text).error
-
-
-def test_tx_that_nobody_sent(cli: CommandLine, funded: Path) -> None:
-    missing = cli("tx", funded, "ab" * 32)
-    assert missing.code == 2
-    assert "no transaction" in missing.error
-
 
 # account and accounts
 
