@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from pipeline.client.light import LightClient, VerifiedRoot, VerifiedValue, verify_state_root
     from pipeline.client.producer import Sender, TransactionFuture, TransactionProducer
     from pipeline.client.proof_file import StateProof
+    from pipeline.client.receipts import ReceiptWatcher
     from pipeline.client.subscriber import StateRootSubscriber
     from pipeline.client.trust import Trust, load_trust, save_trust
     from pipeline.crypto.addresses import address_of, format_address, parse_address
     from pipeline.crypto.keystore import load_key, save_key
     from pipeline.crypto.suites import STANDARD_SUITES, SuiteId
+    from pipeline.crypto.verifier import PoolVerifier
     from pipeline.errors import HauptbuchError
     from pipeline.ledger.codes import Code
+    from pipeline.ledger.leaves import Balance
     from pipeline.ledger.packing import pack_transfers
     from pipeline.ledger.transactions import (
         Burn,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
         asset_id_of,
     )
     from pipeline.node.node import Node
+    from pipeline.node.reader import LedgerReader
     from pipeline.shards.manager import NewShard
     from pipeline.system import ShardingSystem
 
@@ -43,13 +47,16 @@ _HOMES = {
     "client.light": ("LightClient", "VerifiedRoot", "VerifiedValue", "verify_state_root"),
     "client.producer": ("Sender", "TransactionFuture", "TransactionProducer"),
     "client.proof_file": ("StateProof",),
+    "client.receipts": ("ReceiptWatcher",),
     "client.subscriber": ("StateRootSubscriber",),
     "client.trust": ("Trust", "load_trust", "save_trust"),
     "crypto.addresses": ("address_of", "format_address", "parse_address"),
     "crypto.keystore": ("load_key", "save_key"),
     "crypto.suites": ("STANDARD_SUITES", "SuiteId"),
+    "crypto.verifier": ("PoolVerifier",),
     "errors": ("HauptbuchError",),
     "ledger.codes": ("Code",),
+    "ledger.leaves": ("Balance",),
     "ledger.packing": ("pack_transfers",),
     "ledger.transactions": (
         "Burn",
@@ -64,6 +71,7 @@ _HOMES = {
         "asset_id_of",
     ),
     "node.node": ("Node",),
+    "node.reader": ("LedgerReader",),
     "shards.manager": ("NewShard",),
     "system": ("ShardingSystem",),
 }
@@ -72,18 +80,22 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "STANDARD_SUITES",
     "AuditReport",
+    "Balance",
     "Burn",
     "Code",
     "CreateAsset",
     "DeleteData",
     "Freeze",
     "HauptbuchError",
+    "LedgerReader",
     "LightClient",
     "Mint",
     "Mode",
     "NewShard",
     "Node",
+    "PoolVerifier",
     "PutData",
+    "ReceiptWatcher",
     "RotateKey",
     "Sender",
     "ShardingSystem",
