@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,22 @@ from typing import Any
 import pytest
 
 from pipeline.audit.tamper import Damage
-from pipeline.cli import main
+from pipeline.cli import init_command, main
+from pipeline.cli.auditing import audit_directory
+from pipeline.cli.demo import ledger as demo_ledger
 from pipeline.cli.demo import lies
-from pipeline.cli.demo.evidence import final_balances
+from pipeline.cli.demo.evidence import ProofCheck, final_balances
+from pipeline.cli.demo.ledger import DemoLedger
 from pipeline.cli.demo.payments import sample_payments
-from pipeline.cli.demo.phases import Percentiles
+from pipeline.cli.demo.phases import Percentiles, play_fast
+from pipeline.cli.demo.story import Story
+from pipeline.cli.demo.tracker import Tracker
+from pipeline.client.light import LightClient
+from pipeline.client.trust import load_trust
 from pipeline.codec.topics import Topic
+from pipeline.crypto.suites import STANDARD_SUITES
+from pipeline.crypto.verifier import InlineVerifier
+from pipeline.errors import Fatal, InvalidTransactionResult
 from pipeline.ledger.leaves import account_key
 from pipeline.node.layout import NodeLayout
 from pipeline.node.reader import LedgerReader
@@ -175,3 +186,52 @@ def test_percentiles_are_nearest_ranks() -> None:
     assert Percentiles.of([0.004]) == Percentiles(4, 4)
     assert Percentiles.of([n / 1000 for n in range(100, 0, -1)]) == Percentiles(50, 99)
     assert Percentiles.of([n / 1000 for n in range(1, 201)]) == Percentiles(100, 198)
+
+
+def test_a_forgery_that_verifies_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    proof = ProofCheck("hb1x", 10**18, 4000, 3, 2, 1, forgery_refused=False, holds=False)
+    Story(silent=False).proof(proof)
+    text = capsys.readouterr().out
+    assert "holds 1 ETH" in text
+    assert "NOT VERIFIED" in text
+    assert "a forged copy was ACCEPTED" in text
+
+
+def test_a_damaged_ledger_fails_the_audit_and_says_where(
+    played: Played, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "log"
+    shutil.copytree(NodeLayout(played.root).log, copy)
+    lies.tamper.tell(copy, lies.tamper.LIES["raise_bundle_amount"], STANDARD_SUITES)
+    Story(silent=False).audited(audit_directory(copy, NodeLayout(played.root).chain(), None))
+    text = capsys.readouterr().out
+    assert "finding" in text.splitlines()[0]
+    assert "relay offset 0: bundle altered: " in text
+
+
+def test_a_ledger_that_stands_still_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    init_command.create(tmp_path / "ledger", 1, "still")
+    ledger = DemoLedger(tmp_path / "ledger", sample_payments(2))
+    try:
+        monkeypatch.setattr(demo_ledger, "_PATIENCE_MS", 30)
+        with pytest.raises(Fatal, match="stood still"):
+            ledger.run_until(lambda: False)
+    finally:
+        ledger.close()
+
+
+def test_a_rejected_payment_is_not_passed_over(tmp_path: Path) -> None:
+    init_command.create(tmp_path / "ledger", 2, "poor")
+    payments = sample_payments(4)
+    ledger = DemoLedger(tmp_path / "ledger", payments)
+    try:
+        ledger.fund(payments)
+        dear = [payment._replace(amount=payment.amount + 1) for payment in payments]
+        client = LightClient(load_trust(NodeLayout(tmp_path / "ledger").trust), InlineVerifier(STANDARD_SUITES))
+        tracker = Tracker(ledger.node.log, ledger.chain, ledger.watcher, client)
+        with pytest.raises(InvalidTransactionResult, match="payments were rejected"):
+            play_fast(ledger, tracker, ledger.sign(dear).transactions)
+        with pytest.raises(InvalidTransactionResult, match="funding failed"):
+            ledger.fund(dear)  # the treasury has used these nonces
+    finally:
+        ledger.close()
