@@ -1,0 +1,78 @@
+"""What may go wrong in one simulation, and how often; each seed draws its own mixture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from pipeline.log.port import Append
+from pipeline.testing.faulty_log import CommitFault, Failing
+
+
+@dataclass(frozen=True, slots=True)
+class Chaos:
+    """Chances of one commit to fail and of a store to be armed with a crash at one of its writes.
+
+    `weights`: how often the scheduler chooses each action.
+    """
+
+    shards: int
+    workers: int
+    transactions: int
+    idle_tasks: bool
+    executes_again: bool
+    commit_fails: float
+    store_crashes: float
+    log_crashes: float
+    weights: dict[str, int]
+
+    @classmethod
+    def draw(cls, random: Random) -> "Chaos":
+        """Some seeds are calm, some wild; most are wild in a few ways only."""
+        wild = random.choice((0, 1, 1, 3))
+
+        def sometimes(weight: int) -> int:
+            return wild * weight if random.random() < 0.6 else 0
+
+        weights = {
+            "step": 100,
+            "publish": random.choice((6, 12, 30)),
+            "lie": random.choice((0, 4, 12)),
+            "govern": random.choice((0, 1)),
+            "tick": random.choice((5, 20, 60)),
+            "crash worker": sometimes(2),
+            "lose store": sometimes(1),
+            "take over": sometimes(2),
+            "crash synchronizer": sometimes(2),
+            "replace synchronizer": sometimes(1),
+            "power cut": sometimes(1),
+        }
+        return cls(
+            shards=random.randint(1, 4),
+            workers=random.randint(1, 3),
+            transactions=random.randint(10, 60),
+            idle_tasks=random.random() < 0.5,
+            executes_again=random.random() < 0.3,
+            commit_fails=wild * random.choice((0.0, 0.02, 0.1)),
+            store_crashes=wild * random.choice((0.0, 0.1, 0.3)),
+            log_crashes=wild * random.choice((0.0, 0.0, 0.15)),
+            weights=weights,
+        )
+
+
+def draw_failing(random: Random) -> Failing:
+    """How one commit fails."""
+    fault = random.choice((*CommitFault, CommitFault.PREFIX, CommitFault.COMMITTED))
+    seed = random.getrandbits(32)
+    return Failing(fault, random.random() < 0.5, lambda appends: part_of(appends, Random(seed)))
+
+
+def part_of(appends: Sequence[Append], random: Random) -> list[Append]:
+    """The first append, and of each further partition its first few: what a delayed end makes visible."""
+    kept: dict[object, int] = {}
+    part = list(appends[:1])
+    for append in appends[1:]:
+        left = kept.setdefault(append.target, random.randint(0, 2))
+        if left and append.target != appends[0].target:
+            part.append(append)
+            kept[append.target] = left - 1
+    return part
