@@ -60,19 +60,24 @@ class ShardTree:
 
     def update(self, roots: Mapping[Slot, Hash32]) -> "ShardTree":
         """The tree with these slot roots replaced; every node above one is hashed once."""
+        if not roots:
+            return self
+        assert {32}.issuperset(map(len, roots.values())), "a slot root is not 32 bytes"
+        _checked(min(roots))
+        _checked(max(roots))
         nodes = self._nodes.copy()
         for slot, root in roots.items():
-            assert len(root) == 32, "a slot root is not 32 bytes"
-            nodes[SLOTS + _checked(slot)] = root
-        touched: Iterable[int] = [SLOTS + slot for slot in roots]
-        for _ in range(LEVELS if roots else 0):
-            touched = dict.fromkeys([node >> 1 for node in touched])
-            for node in touched:
-                left, right = nodes[2 * node], nodes[2 * node + 1]
-                if left != ZERO32 or right != ZERO32:
-                    nodes[node] = sha256(b"\x03" + left + right).digest()  # type: ignore[call-overload]
+            nodes[SLOTS + slot] = root
+        zeros = ZERO32 in roots.values()  # without one of them no node becomes zero
+        lefts = {SLOTS + slot & -2 for slot in roots}
+        for _ in range(LEVELS):
+            for left in lefts:
+                if zeros and nodes[left] == ZERO32 == nodes[left + 1]:
+                    nodes[left >> 1] = ZERO32
                 else:
-                    nodes[node] = ZERO32
+                    hashed = sha256(b"\x03" + nodes[left] + nodes[left + 1]).digest()
+                    nodes[left >> 1] = hashed  # type: ignore[call-overload]  # no call of NewType per node
+            lefts = {left >> 1 & -2 for left in lefts}
         tree = object.__new__(ShardTree)
         tree._nodes = nodes
         return tree

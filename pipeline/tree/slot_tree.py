@@ -62,14 +62,14 @@ class SlotTree:
         None deletes; deleting the absent is nothing. Every touched node is hashed once. If this is interrupted, the
         tree is in no defined state and must be dropped.
         """
+        nodes, shift = self.nodes, self._shift
         if len(changes) > 1:
             for before, after in pairwise(changes):
                 assert before[0] < after[0], "leaf keys are not strictly ascending"
             if len(changes) >= _MANY and len(changes) >= self.leaf_count:
                 return self._rebuild(changes)
-        nodes, shift = self.nodes, self._shift
         touched: list[int] = []
-        grown, shrunk, place = 0, False, 0
+        grown, shrunk, last = 0, False, 0
         for key, value_hash in changes:
             bits = 65536 | key[0] << 8 | key[1]
             down = shift
@@ -91,20 +91,29 @@ class SlotTree:
                 if resized is page:
                     continue
                 nodes[place] = resized
-                more = len(resized) - len(page)
-                grown += more
-                shrunk = shrunk or more < 0
-            if not touched or touched[-1] != place:
+                grown += len(resized) - len(page)
+                shrunk = shrunk or len(resized) < len(page)
+            if place != last:
+                last = place
                 touched.append(place)
+        if grown or shrunk:
+            touched = self._reshape(touched, shrunk)
+            self._counted(self.leaf_count + grown // ENTRY_BYTES)
+        if len(touched) == 1:
+            self.root = _climb(nodes, touched[0], 0)
+            return self.root
+        return self._rehash(touched)
+
+    def _reshape(self, touched: list[int], shrunk: bool) -> list[int]:
+        """Join and split pages whose size has changed; the nodes to hash, from left to right."""
         if shrunk:
             touched = self._merge(touched)
-        if grown > 0 or shrunk:
-            for place in touched:
-                page = nodes[place]
-                if len(page) > _FULL_PAGE:
-                    _plant(nodes, place, page[1:], 0, len(page) // ENTRY_BYTES)
-            self._counted(self.leaf_count + grown // ENTRY_BYTES)
-        return self._rehash(touched)
+        nodes = self.nodes
+        for place in touched:
+            page = nodes[place]
+            if len(page) > _FULL_PAGE:
+                _plant(nodes, place, page[1:], 0, len(page) // ENTRY_BYTES)
+        return touched
 
     def prove(self, key: LeafKey) -> tuple[bytes, bytes]:
         """The page where `key` is or would be (packed 64-byte entries), and its siblings, page upward."""
@@ -155,22 +164,31 @@ class SlotTree:
 
         A path ends where the next one joins it, so that each node is hashed by the last path through it.
         """
-        nodes, last = self.nodes, len(touched) - 1
-        for number, start in enumerate(touched):
-            place = start
-            joint = _joint(place, touched[number + 1]) if number < last else 0
-            hashed: bytes = _hash(nodes[place])
-            while place > 1:
-                side = place & 1
-                place >>= 1
-                node = nodes[place]
-                node = nodes[place] = node[:33] + hashed if side else b"\x03" + hashed + node[33:]
-                if place == joint:
-                    break
-                hashed = sha256(node).digest()
-            else:
-                self.root = hashed  # type: ignore[assignment]  # no call of NewType
+        nodes, others = self.nodes, iter(touched[1:])
+        for place in touched:
+            other = next(others, 0)
+            root = _climb(nodes, place, _joint(place, other) if other else 0)
+        if touched:
+            self.root = root
         return self.root
+
+
+def _climb(nodes: dict[int, bytes], place: int, joint: int) -> Hash32:
+    """Write hashes of the node at `place` and of those above it into their parents, up to `joint` or the root.
+
+    Returns the hash of the root if it came there.
+    """
+    node = nodes[place]
+    hashed = sha256(node).digest() if len(node) > 1 else ZERO32
+    while place > 1:
+        above = place >> 1
+        node = nodes[above]
+        node = nodes[above] = node[:33] + hashed if place & 1 else b"\x03" + hashed + node[33:]
+        if above == joint:
+            break
+        hashed = sha256(node).digest()
+        place = above
+    return hashed  # type: ignore[return-value]  # no call of NewType per path
 
 
 def _plant(nodes: dict[int, bytes], place: int, entries: bytes, start: int, end: int) -> bytes:
