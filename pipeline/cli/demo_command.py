@@ -26,7 +26,7 @@ def run(
     Every figure is measured in this run. Exit code 1 where anything did not hold.
     """
     with _place(keep) as root:
-        return 0 if run_demo(Options(root, rows, shards, json)) else 1
+        return 0 if run_demo(Options(root, rows, shards, json, keep is not None)) else 1
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`hauptbuch verify`."""
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,8 @@ def run(
 
     Nothing is believed but the trust file, which then remembers the newest round seen. Exit code 1: it does not hold.
     """
+    if max_age is not None and not isfinite(max_age):
+        raise ConfigError(f"--max-age must be a number of seconds, not {max_age}")
     known = load_trust(trust)
     client = LightClient(known, InlineVerifier(STANDARD_SUITES))
     verified = client.verify(read_proof(file), wall_clock_ms(), None if max_age is None else int(1000 * max_age))

@@ -2,13 +2,16 @@
 
 import io
 import json
+import os
 import shutil
+import signal
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import start
 
 from pipeline.audit.tamper import Damage
 from pipeline.cli import init_command, main
@@ -120,13 +123,16 @@ def test_progress_goes_to_standard_error(played: Played) -> None:
     assert "phase 2" in played.errors
 
 
-def test_people_can_read_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.run(["demo", "--rows", "40", "--shards", "2"]) == 0
+def test_people_can_read_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "ledger"
+    assert main.run(["demo", "--rows", "40", "--shards", "2", "--keep", str(kept)]) == 0
     text = capsys.readouterr().out
     lines = text.splitlines()
-    assert lines[-1].startswith("Result      everything held, in ")
+    assert lines[-2].startswith("Result      everything held, in ")
+    assert lines[-1] == f"Kept        the ledger and the proof files are in {kept}"
+    assert len(list(kept.glob("*.proof"))) == 2
     assert "40 real Ethereum payments" in lines[0]
-    assert max(len(line) for line in lines) <= 120
+    assert max(len(line) for line in lines[:-1]) <= 120
     assert all(line == line.rstrip() for line in lines)
     assert "\x1b" not in text
     for label in ("Prepared", "Phase 1", "Phase 2", "Balances", "Proof", "Absence", "Audit", "Lies"):
@@ -180,6 +186,19 @@ def test_it_keeps_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main.run(["demo", "--rows", "2", "--keep", str(tmp_path)]) == 2
     assert (tmp_path / "precious").read_text() == "mine"
     assert "not empty" in capsys.readouterr().err
+
+
+def test_interrupted_it_leaves_nothing_behind(tmp_path: Path) -> None:
+    process = start("demo", "--rows", "3000", env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert process.stderr is not None
+    for told in process.stderr:
+        if told.startswith("signing"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip().splitlines()[-1] == "hauptbuch: interrupted"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_percentiles_are_nearest_ranks() -> None:

@@ -20,12 +20,13 @@ from pipeline.node.reader import LedgerReader
 
 
 class Options(NamedTuple):
-    """`root`: where to make the ledger."""
+    """`root`: where to make the ledger; `kept`: it stays there."""
 
     root: Path
     rows: int
     shards: int
     json: bool
+    kept: bool
 
 
 def run_demo(options: Options) -> bool:
@@ -52,6 +53,8 @@ def run_demo(options: Options) -> bool:
     story.section(
         "Result", f"everything held, in {seconds:.0f} s" if held else "SOMETHING DID NOT HOLD, see above", good=held
     )
+    if options.kept:
+        story.section("Kept", f"the ledger and the proof files are in {options.root}")
     return held
 
 
