@@ -6,7 +6,7 @@ from typing import Final
 
 from pipeline.audit.log_editor import LogEditor
 from pipeline.audit.output_check import HEIGHT_OF
-from pipeline.audit.tamper_targets import Damage, bundles, damage_at, last_proposal, nothing_to, proposals, state_roots
+from pipeline.audit.tamper_targets import Damage, damage_at, last_proposal, nothing_to, proposals, relayed, state_roots
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import Hash32
 from pipeline.crypto import contexts
@@ -87,7 +87,7 @@ def cut_history(editor: LogEditor) -> Damage:
     editor.cut(source, record.offset)
     for partition in editor.partitions(Topic.BLOCKS):
         _cut_shard(editor, partition.partition, kept.get(partition.partition, -1))
-    for target, item, bundle in bundles(editor):
+    for target, item, bundle in relayed(editor):
         if bundle.source_height > kept.get(bundle.source, -1):
             editor.remove(target, item.offset)
     number = Checkpoint.from_bytes(last.checkpoint).round

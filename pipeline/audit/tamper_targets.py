@@ -76,8 +76,8 @@ def two_transactions(editor: LogEditor) -> tuple[TopicPartition, LogRecord, LogR
     raise nothing_to("pair of transactions on one partition")
 
 
-def bundles(editor: LogEditor) -> list[tuple[TopicPartition, LogRecord, RelayBundle]]:
-    """Every bundle on the relay."""
+def relayed(editor: LogEditor) -> list[tuple[TopicPartition, LogRecord, RelayBundle]]:
+    """Every bundle on the relay; none where there is one shard."""
     found = []
     for source in editor.partitions(Topic.RELAY):
         for record in editor.records(source):
@@ -85,6 +85,12 @@ def bundles(editor: LogEditor) -> list[tuple[TopicPartition, LogRecord, RelayBun
                 found.append((source, record, RelayBundle.from_record(record.value)))
             except PoisonRecord:
                 continue
+    return found
+
+
+def bundles(editor: LogEditor) -> list[tuple[TopicPartition, LogRecord, RelayBundle]]:
+    """Every bundle on the relay, at least one."""
+    found = relayed(editor)
     if not found:
         raise nothing_to("bundle")
     return found
