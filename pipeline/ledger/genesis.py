@@ -21,6 +21,10 @@ PROTOCOL: Final = 1
 CHUNK_BYTES: Final = 524_288
 """Greatest encoding of one relay bundle or receipt chunk."""
 _OVERHEAD_BYTES: Final = 1_024
+_SIGNATURE_BYTES: Final = 8_192  # room for one of the largest suite, with its signer
+_KEY_BYTES: Final = 2_700  # room for a public key of the largest suite
+_MAX_SIGNERS: Final = 256  # what a light client reads of one state root
+_MAX_NAME_BYTES: Final = 4_096  # an entry fits a relay chunk with its reference, a leaf key its 65,535 bytes
 _GENESIS: Final = "Genesis"
 
 
@@ -160,7 +164,10 @@ class Genesis:
         dearest = entry_gas + further_gas * (limits.entries - 1) + gas.leaf * limits.entries
         inbound = gas.local_entry // max(1, gas.further_divisor) * (CHUNK_BYTES // 50 + 1)
         receipt = 3 * limits.entries + 10 * MAX_SHARDS * 2 + _OVERHEAD_BYTES
-        header = 42 * min(SLOTS, 2 * limits.entries * limits.block_records) + 42 * MAX_SHARDS * 2 + _OVERHEAD_BYTES
+        channels = 2 * MAX_SHARDS + 2 * limits.block_bytes // CHUNK_BYTES
+        header = 42 * min(SLOTS, 2 * limits.entries * limits.block_records) + 42 * channels + _OVERHEAD_BYTES
+        governance = (self.attestor_threshold + self.operator_threshold) * _SIGNATURE_BYTES
+        governance += len(self.attestors) * _KEY_BYTES
         return [
             (
                 self.protocol == PROTOCOL,
@@ -185,6 +192,10 @@ class Genesis:
             ),
             (gas.further_divisor >= 1, "further_divisor is not positive"),
             (0 <= gas.min_price <= MAX_AMOUNT, "min_price is not an amount"),
+            (
+                max(limits.reference_bytes, limits.symbol_bytes, limits.data_name_bytes) <= _MAX_NAME_BYTES,
+                f"a reference, symbol or data name may have at most {_MAX_NAME_BYTES} bytes",
+            ),
             (limits.entries <= 65_535, "more entries than an entry index can count"),
             (limits.operations <= limits.entries, "more operations than entries"),
             (
@@ -194,7 +205,8 @@ class Genesis:
             (2 * inbound <= limits.block_gas, f"one relay bundle needs {inbound} gas, half a block has less"),
             (limits.record_bytes <= limits.block_bytes, "a record does not fit a block"),
             (
-                max(CHUNK_BYTES, limits.record_bytes, receipt, header) + _OVERHEAD_BYTES <= limits.message_bytes,
+                max(CHUNK_BYTES, limits.record_bytes, receipt, header, governance) + _OVERHEAD_BYTES
+                <= limits.message_bytes,
                 f"the largest output does not fit max.message.bytes {limits.message_bytes}",
             ),
             (self.max_clock_step_ms > 0 and self.heartbeat_ms > 0, "a clock setting is not positive"),
@@ -205,6 +217,7 @@ class Genesis:
 def _quorum(role: str, keys: tuple[SignerKey, ...], threshold: int) -> list[tuple[bool, str]]:
     return [
         (1 <= threshold <= len(keys), f"{role} threshold {threshold} does not fit {len(keys)} keys"),
+        (len(keys) <= _MAX_SIGNERS, f"{len(keys)} {role}s are more than {_MAX_SIGNERS}"),
         (len(set(keys)) == len(keys), f"two {role}s have the same key"),
         (all(0 <= key.suite <= 255 for key in keys), f"an {role} key has no valid suite"),
     ]

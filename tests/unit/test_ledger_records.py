@@ -361,6 +361,7 @@ def test_state_keys() -> None:
 
 
 KEYS = (SignerKey(2, b"one"), SignerKey(2, b"two"))
+MANY = tuple(SignerKey(2, bytes([number >> 8, number & 255])) for number in range(257))
 GENESIS = Genesis(HASH, "test", 0, 2, 8, KEYS, 1, KEYS, 2, ASSET, ALICE)
 
 
@@ -387,6 +388,15 @@ def test_genesis_comes_back() -> None:
         (replace(GENESIS, operators=(SignerKey(256, b""), KEYS[0])), "no valid suite"),
         (replace(GENESIS, operators=(SignerKey(-1, b""), KEYS[0])), "no valid suite"),
         (replace(GENESIS, limits=Limits(entries=0)), "not positive"),
+        (replace(GENESIS, attestors=MANY[:130], attestor_threshold=128), "max.message.bytes"),
+        (replace(GENESIS, attestors=MANY), "257 attestors"),
+        (replace(GENESIS, limits=Limits(reference_bytes=4_097)), "at most 4096 bytes"),
+        (replace(GENESIS, limits=Limits(symbol_bytes=4_097)), "at most 4096 bytes"),
+        (replace(GENESIS, limits=Limits(data_name_bytes=4_097)), "at most 4096 bytes"),
+        (
+            replace(GENESIS, limits=Limits(record_bytes=9, block_bytes=2**31 - 1, message_bytes=560_000)),
+            "max.message.bytes",
+        ),
         (replace(GENESIS, limits=Limits(entries=65_536)), "entry index"),
         (replace(GENESIS, limits=Limits(operations=101, entries=100)), "more operations"),
         (replace(GENESIS, limits=Limits(block_gas=10**9)), "the dearest transaction"),
