@@ -108,7 +108,7 @@ def admit(chain: Chain, state: ControlState, record: LogRecord, verifier: Verifi
         _check_quorum(state.attestors, state.attestor_threshold, signed, verifier)
     record_hash = control_hash(datum)
     moved = replace(state, sequence=signed.sequence, previous_hash=record_hash)
-    after, code = _apply(chain, moved, action)
+    after, code = _apply(chain, moved, action, verifier)
     return AppliedControl(after, code, action, record_hash)
 
 
@@ -122,7 +122,7 @@ def _check_quorum(keys: tuple[SignerKey, ...], threshold: int, signed: SignedCon
         raise PoisonRecord(f"control record {signed.sequence} has {valid} of {threshold} signatures")
 
 
-def _apply(chain: Chain, state: ControlState, action: Action) -> tuple[ControlState, Code]:
+def _apply(chain: Chain, state: ControlState, action: Action, verifier: Verifier) -> tuple[ControlState, Code]:
     match action:
         case CreateShard(shard):
             if state.active_shards >= chain.genesis.partitions:
@@ -134,6 +134,9 @@ def _apply(chain: Chain, state: ControlState, action: Action) -> tuple[ControlSt
             try:
                 replace(chain.genesis, attestors=attestors, attestor_threshold=threshold).validate()
             except ConfigError:
+                return state, Code.NOT_APPLICABLE
+            # A key that nobody can verify with would end all rounds, and no quorum could ever replace it.
+            if not all(verifier.accepts_key(key.suite, key.public_key) for key in attestors):
                 return state, Code.NOT_APPLICABLE
             return replace(state, attestors=attestors, attestor_threshold=threshold), Code.OK
         case SetProtocol(protocol):

@@ -310,6 +310,8 @@ KEY = SignerKey(0xFF, bytes(32))
         (SetAttestors((KEY, KEY), 1), Code.NOT_APPLICABLE),
         (SetAttestors((SignerKey(256, b""),), 1), Code.NOT_APPLICABLE),
         (SetAttestors((SignerKey(-1, b""),), 1), Code.NOT_APPLICABLE),
+        (SetAttestors((KEY, SignerKey(0x7F, bytes(32))), 1), Code.NOT_APPLICABLE),
+        (SetAttestors((KEY, SignerKey(0xFF, bytes(31))), 1), Code.NOT_APPLICABLE),
         (SetProtocol(1), Code.NOT_APPLICABLE),
         (SetShardMap(1, bytes(2 * SLOTS)), Code.REFUSED_IN_PROTOCOL),
         (Quarantine(Topic.CONTROL, 0, 1, Hash32(bytes(32))), Code.NOT_APPLICABLE),
