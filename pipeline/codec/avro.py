@@ -20,7 +20,7 @@ from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 from pipeline.codec.int_range import int_check
-from pipeline.errors import ConfigError, PoisonRecord
+from pipeline.errors import ConfigError, Fatal, PoisonRecord
 
 MAGIC: Final = b"\xc3\x01"
 NAMESPACE: Final = "hauptbuch.v1."
@@ -66,6 +66,9 @@ class RecordCodec:
             value = schemaless_reader(BytesIO(datum), self._schema, None, return_record_name=True)
             out = BytesIO()
             schemaless_writer(out, self._schema, value)
+        except MemoryError:
+            # A record must not become a dead letter on the one machine that is short of memory.
+            raise Fatal(f"no memory to decode a {self.name} of {len(datum)} bytes: give this process more") from None
         except Exception as error:  # noqa: BLE001 - hostile bytes make the reader raise anything
             raise PoisonRecord(f"undecodable {self.name}: {type(error).__name__}") from None
         if out.getvalue() != datum or not isinstance(value, dict):

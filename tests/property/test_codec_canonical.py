@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.codec.avro import codec
-from pipeline.errors import ConfigError, PoisonRecord
+from pipeline.errors import ConfigError, Fatal, PoisonRecord
 from pipeline.ledger.blocks import BlockHeader
 from pipeline.ledger.checkpoints import Checkpoint, CheckpointProposal, CheckpointSignature, SignedStateRoot, StateRoot
 from pipeline.ledger.control import SignedControl, decode_action, encode_action
@@ -219,3 +219,15 @@ def test_an_endless_varint_is_refused_at_once() -> None:
         with pytest.raises(PoisonRecord):
             TransactionBody.from_bytes(hostile) if read is None else read(codec(name).frame(hostile))
     assert time.perf_counter() - started < 2
+
+
+def test_want_of_memory_makes_no_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One node would bury what the others execute."""
+
+    def starved(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    datum = StateRoot(3).to_bytes()
+    monkeypatch.setattr("pipeline.codec.avro.schemaless_reader", starved)
+    with pytest.raises(Fatal, match="no memory to decode a StateRoot"):
+        codec("StateRoot").decode(datum)
