@@ -9,6 +9,7 @@ from pipeline.ledger.blocks import BlockHeader
 from pipeline.log.port import EventLog
 
 _MAX_BYTES: Final = 8 << 20
+_REMEDY: Final = "restore the blocks topic, or audit who wrote to it"
 
 
 class CommittedBlock(NamedTuple):
@@ -60,18 +61,20 @@ class BlockReader:
         try:
             header, hashed = BlockHeader.from_record(value)
         except PoisonRecord as error:
-            raise TaskDiverged(f"shard {shard} offset {offset}: {error}; blocks are written by workers only") from None
+            raise TaskDiverged(
+                f"shard {shard} offset {offset}: {error}; blocks are written by workers only, {_REMEDY}"
+            ) from None
         where = f"shard {shard} height {header.height} offset {offset}"
         if header.shard != shard:
-            raise TaskDiverged(f"{where}: a block of shard {header.shard}")
+            raise TaskDiverged(f"{where}: a block of shard {header.shard}; {_REMEDY}")
         if header.height == self._next_height - 1 and hashed != self._previous_hash:
-            raise TaskDiverged(f"{where}: a second, different block of this height (fork)")
+            raise TaskDiverged(f"{where}: a second, different block of this height (fork); {_REMEDY}")
         if header.height < self._next_height:
             return None
         if header.height > self._next_height:
-            raise TaskDiverged(f"{where}: block {self._next_height} is missing before it")
+            raise TaskDiverged(f"{where}: block {self._next_height} is missing before it; {_REMEDY}")
         if header.previous_hash != self._previous_hash:
-            raise TaskDiverged(f"{where}: does not name its predecessor's hash")
+            raise TaskDiverged(f"{where}: does not name its predecessor's hash; {_REMEDY}")
         self._next_height += 1
         self._previous_hash = bytes(hashed)
         assert value is not None, "decoded above"

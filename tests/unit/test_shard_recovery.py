@@ -14,6 +14,8 @@ from pipeline.ledger.checkpoints import SignedStateRoot, StateRoot
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.port import Append
 from pipeline.log.records import encode_record, end_key, record_key
+from pipeline.shards.block_reader import CommittedBlock
+from pipeline.shards.follower import BlockDiverged, follow
 from pipeline.shards.leader import CURSOR, OUTPUTS
 from pipeline.shards.life import TaskState
 from pipeline.shards.outputs import decode_appends, encode_appends
@@ -21,6 +23,7 @@ from pipeline.shards.progress import Idle
 from pipeline.shards.tail import last_record
 from pipeline.shards.task import ShardTask
 from pipeline.state.store import StateStore
+from pipeline.testing.world import World
 
 BLOCKS = TopicPartition(Topic.BLOCKS, 0)
 
@@ -250,6 +253,25 @@ def test_inputs_that_were_replaced_halt() -> None:
     net = played()
     rewrite(net, Topic.TRANSACTIONS, -1, b"another record")
     assert "are not those that were executed" in halted(net)
+
+
+def test_inputs_that_end_behind_no_record_diverge() -> None:
+    """Else a header could claim offsets that an open transaction fills later: two readers would find other inputs."""
+    world = World()
+    world.settle()
+    world.submit(None)
+    inputs, cursor = world.pending(0), world.cursors[0]
+    wider = replace(inputs, transactions=replace(inputs.transactions, next=inputs.transactions.next + 1))
+    idle = replace(inputs, relay=replace(inputs.relay, next=inputs.relay.next + 1))
+    for claimed, holds in ((inputs, True), (wider, False), (idle, False)):
+        executed = world.execute(0, claimed)
+        block = CommittedBlock(7, executed.header, executed.datum, executed.block_hash)
+        args = (world.chain, cursor, world.stores[0].view(), block, claimed, world.verifier)
+        if holds:
+            assert follow(*args).datum == executed.datum
+        else:
+            with pytest.raises(BlockDiverged, match="which is not behind a record"):
+                follow(*args)
 
 
 # What was signed
