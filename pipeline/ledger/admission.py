@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
-from pipeline.codec.types import ShardId, StateKey, slot_of_id
+from pipeline.codec.types import MAX_AMOUNT, ShardId, StateKey, slot_of_id
 from pipeline.crypto import contexts
 from pipeline.crypto.addresses import address_of, key_hash
 from pipeline.crypto.verifier import Verifier, VerifyJob
+from pipeline.errors import TaskDiverged
 from pipeline.ledger.balances import balance_of, load_receivers, set_balance
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.codes import Code
@@ -99,8 +100,11 @@ def _take_fee(chain: Chain, overlay: Overlay, sender: bytes, fee: int) -> int:
     if taken:
         set_balance(overlay, sender, chain.genesis.fee_asset, balance._replace(amount=balance.amount - taken))
         key = fees_key(slot_of_id(sender))
-        held = int.from_bytes(overlay.get(key) or b"", "big")
-        overlay.set(key, (held + taken).to_bytes(16, "big"))
+        held = int.from_bytes(overlay.get(key) or b"", "big") + taken
+        if held > MAX_AMOUNT:
+            # Issued amounts never exceed 2^128 - 1 over an asset's life: only a forged bundle leads here.
+            raise TaskDiverged(f"fees of {held} exceed what was ever issued; audit the shards that sent the value")
+        overlay.set(key, held.to_bytes(16, "big"))
     return taken
 
 

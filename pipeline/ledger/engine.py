@@ -83,7 +83,10 @@ def execute(
     leave no block: a forked or broken relay channel, another genesis, an unknown protocol.
     """
     if timestamp_ms < cursor.timestamp_ms:
-        raise TaskDiverged(f"shard {cursor.shard}: block time {timestamp_ms} is before {cursor.timestamp_ms}")
+        raise TaskDiverged(
+            f"shard {cursor.shard}: block time {timestamp_ms} is before {cursor.timestamp_ms}, its predecessor's; "
+            "audit the shard"
+        )
     run = _BlockRun(chain, cursor, view, timestamp_ms, verifier, reader or TransactionReader(chain, cursor.shard))
     run.control(inputs.control)
     run.relay(inputs.relay)
@@ -145,9 +148,11 @@ class _BlockRun:
             else:
                 self._governance(record)
         if self._height == 0 and (not batch.records or batch.records[0].offset):
-            raise TaskDiverged(f"shard {self._shard}: block 0 does not begin with genesis")
+            raise TaskDiverged(f"shard {self._shard}: block 0 does not begin with genesis; restore the control topic")
         if self._shard >= self._control.active_shards:
-            raise TaskDiverged(f"shard {self._shard}: block {self._height} precedes the shard's creation")
+            raise TaskDiverged(
+                f"shard {self._shard}: block {self._height} precedes the shard's creation; audit the shard"
+            )
 
     def _genesis(self, record: LogRecord) -> None:
         genesis = self._chain.genesis
@@ -212,7 +217,7 @@ class _BlockRun:
         if bundle.control_sequence > self._control.sequence:
             raise TaskDiverged(
                 f"shard {self._shard}: a bundle under control record {bundle.control_sequence} "
-                f"executed before that record"
+                f"executed before that record; audit shard {bundle.source}"
             )
         failures = self._effects.bundle(read.groups, len(self._receipts))
         self._gas_used += read.effects * inbound_entry_gas(self._chain)

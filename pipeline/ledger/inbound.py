@@ -1,14 +1,15 @@
 """What arrives from other shards: admission of bundles to their channel, and their effects."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from pipeline.codec.avro import codec
+from pipeline.codec.avro import MAGIC, codec
 from pipeline.codec.topics import LogRecord
 from pipeline.codec.types import Hash32, ShardId, slot_of_id
 from pipeline.errors import PoisonRecord, TaskDiverged
 from pipeline.ledger.balances import credit, load_receivers, set_frozen
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.codes import Code, DeadLetterReason
+from pipeline.ledger.genesis import CHUNK_BYTES
 from pipeline.ledger.leaves import balance_key
 from pipeline.ledger.outbox import Outbox
 from pipeline.ledger.overlay import Overlay
@@ -22,6 +23,9 @@ from pipeline.ledger.relay import (
     channel_start,
     decode_groups,
 )
+
+MAX_RECORD_BYTES: Final = CHUNK_BYTES + len(MAGIC) + 8
+"""A full chunk in its framing."""
 
 
 class ReadBundle(NamedTuple):
@@ -38,8 +42,8 @@ class ReadBundle(NamedTuple):
 
 
 def read_bundle(chain: Chain, shard: ShardId, record: LogRecord) -> ReadBundle | DeadLetterReason:
-    """Decode a record of `relay`, or say why it becomes a dead letter."""
-    if record.value is not None and len(record.value) > chain.genesis.limits.message_bytes:
+    """Decode a record of `relay`, or say why it becomes a dead letter. No shard sends a larger one than a chunk."""
+    if record.value is not None and len(record.value) > MAX_RECORD_BYTES:
         return DeadLetterReason.TOO_LARGE
     try:
         bundle = RelayBundle.from_record(record.value)
@@ -61,17 +65,18 @@ def follows(chain: Chain, shard: ShardId, last: ChannelHead | None, read: ReadBu
     bundle = read.bundle
     start = channel_start(chain.chain_id, bundle.source, shard)
     sequence, head = (last.sequence, last.head) if last else (0, start)
-    name = f"relay channel {bundle.source} -> {shard}: bundle {bundle.sequence}"
+    name = f"shard {shard}: relay channel {bundle.source} -> {shard}: bundle {bundle.sequence}"
+    remedy = f"audit shard {bundle.source}; operators can quarantine a record that it never sent"
     if bundle.sequence < sequence:
         return False
     if bundle.sequence == sequence:
         if read.head != head:
-            raise TaskDiverged(f"{name} differs from the one executed under this number; audit the source shard")
+            raise TaskDiverged(f"{name} differs from the one executed under this number: {remedy}")
         return False
     if bundle.sequence != sequence + 1:
-        raise TaskDiverged(f"{name} jumps over {sequence + 1}; bundles are missing from the log")
+        raise TaskDiverged(f"{name} jumps over {sequence + 1}: restore the relay topic if it was cut, else {remedy}")
     if bundle.previous_head != head:
-        raise TaskDiverged(f"{name} does not chain to bundle {sequence}; audit the source shard")
+        raise TaskDiverged(f"{name} does not chain to bundle {sequence}: {remedy}")
     return True
 
 

@@ -15,7 +15,6 @@ from pipeline.errors import InvalidCrossShardMessage, InvalidTransaction, TaskDi
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.codes import DeadLetterReason
 from pipeline.ledger.cursor import ShardCursor
-from pipeline.ledger.genesis import CHUNK_BYTES
 from pipeline.ledger.inbound import ReadBundle, follows, read_bundle
 from pipeline.ledger.packing import RELAY_ENTRY, ChannelHead
 from pipeline.ledger.receipts import ChannelUse, TransactionReceipt
@@ -167,8 +166,6 @@ class CrossShardValidator:
     def _check_content(self, destination: ShardId, read: ReadBundle, where: str) -> None:
         bundle = read.bundle
         name = f"{where}: relay channel {bundle.source} -> {destination}: bundle {bundle.sequence}"
-        if len(bundle.to_bytes()) > CHUNK_BYTES:
-            raise InvalidCrossShardMessage(f"{name} is larger than {CHUNK_BYTES} bytes; audit the source shard")
         owners = self._chain.shard_map.owners
         for group in read.groups:
             for entry, to, amount in RELAY_ENTRY.iter_unpack(group.entries):

@@ -7,11 +7,11 @@ from hashlib import sha256
 import pytest
 
 from pipeline.codec.topics import Topic
-from pipeline.codec.types import ChainId, Hash32, ShardId
+from pipeline.codec.types import ChainId, Hash32, ShardId, slot_of_id
 from pipeline.errors import TaskDiverged
 from pipeline.ledger.codes import Code, DeadLetterReason
 from pipeline.ledger.control import CollectFees, Quarantine, SetProtocol
-from pipeline.ledger.genesis import GasSchedule
+from pipeline.ledger.genesis import CHUNK_BYTES, GasSchedule
 from pipeline.ledger.leaves import Account, Balance, account_key, fees_key
 from pipeline.ledger.packing import RELAY_ENTRY, ChannelHead
 from pipeline.ledger.receipts import BundleFailure, BundleReceipt, ChannelUse, ControlReceipt, TransactionReceipt
@@ -24,7 +24,7 @@ from pipeline.ledger.relay import (
     decode_groups,
     encode_groups,
 )
-from pipeline.ledger.transactions import Freeze, Mode
+from pipeline.ledger.transactions import Freeze, Mode, PutData
 from pipeline.testing.world import Actor, Block, World, mint, transfer
 
 FUNDS = 1_000_000
@@ -302,8 +302,8 @@ def test_groups_that_make_no_sense_are_a_dead_letter(pair: Pair, change: dict[st
     assert [letter.reason for letter in block.executed.dead_letters] == [DeadLetterReason.UNDECODABLE]
 
 
-def test_a_bundle_over_the_topics_limit_is_a_dead_letter(pair: Pair) -> None:
-    group = replace(pair.group(), entries=pair.group().entries * 21_000)
+def test_a_bundle_over_the_limit_of_a_chunk_is_a_dead_letter(pair: Pair) -> None:
+    group = replace(pair.group(), entries=pair.group().entries * 10_500)
     block = pair.deliver(pair.forge(group))
     assert [letter.reason for letter in block.executed.dead_letters] == [DeadLetterReason.TOO_LARGE]
 
@@ -377,3 +377,32 @@ def test_an_unknown_protocol_halts_every_shard(pair: Pair) -> None:
     for shard in (0, 1):
         with pytest.raises(TaskDiverged, match="upgrade hauptbuch"):
             pair.world.execute(shard)
+
+
+def test_fees_of_more_than_was_ever_issued_halt(pair: Pair) -> None:
+    """Only value that no shard sent can lead there; it must not end in an unnamed error."""
+    world, everything = pair.world, 2**128 - 1
+    payers = [world.actor(f"payer {number}", 1) for number in range(400)]
+    slots = [slot_of_id(payer.address) for payer in payers]
+    first = next(payer for payer, slot in zip(payers, slots, strict=True) if slots.count(slot) > 1)
+    second = next(
+        payer
+        for payer in payers[payers.index(first) + 1 :]
+        if payer.address[:1] == first.address[:1] and slot_of_id(payer.address) == slot_of_id(first.address)
+    )
+    pair.deliver(pair.forge(pair.group(first, everything), pair.group(second, 1)))
+    world.run_block(1, [world.signed(first, PutData(b"a", b""), gas_price=everything)])
+    assert int.from_bytes(world.value(fees_key(slot_of_id(first.address)), 1) or b"", "big") == everything
+    world.submit(world.signed(second, PutData(b"a", b""), gas_price=everything))
+    with pytest.raises(TaskDiverged, match="exceed what was ever issued; audit"):
+        world.execute(1)
+
+
+def test_a_full_chunk_is_read(pair: Pair) -> None:
+    """The largest bundle that a shard sends is not too large for its destination."""
+    empty = len(pair.forge(replace(pair.group(), entries=b"\x00" * 50)).to_bytes()) - 50
+    count = (CHUNK_BYTES - empty - 8) // 50
+    bundle = pair.forge(replace(pair.group(amount=1), entries=pair.group(amount=1).entries * count))
+    assert CHUNK_BYTES - 60 < len(bundle.to_bytes()) <= CHUNK_BYTES
+    assert pair.deliver(bundle).executed.dead_letters == ()
+    assert pair.world.balance(pair.dora).amount == count
