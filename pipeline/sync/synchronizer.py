@@ -137,7 +137,10 @@ class Synchronizer(RoundTask):
     def _sign_round(self, follower: LedgerFollower, guard: SignerGuard, now_ms: int) -> Progress | Idle:
         ledger = follower.ledger
         begun = guard.open_proposal(ledger.round, ledger.checkpoint_hash)
-        plan = self._close_round(follower, now_ms) if begun is None else self._begun(follower, begun, now_ms)
+        if begun is not None:
+            plan = self._begun(follower, begun, now_ms)
+        else:
+            plan = self._proposed_round(follower, now_ms) or self._close_round(follower, now_ms)
         if not isinstance(plan, RoundPlan):
             return plan
         return self._sign(follower, plan, now_ms)
@@ -163,6 +166,15 @@ class Synchronizer(RoundTask):
         ]
         self._open_committer().begin(appends, done)
         return Progress()
+
+    def _proposed_round(self, follower: LedgerFollower, now_ms: int) -> RoundPlan | Idle | None:
+        """The first valid proposal on the log, which is the round's only one: a prefix of a transaction of an older
+        instance whose directory was lost. None: there is none."""
+        for candidate in follower.book.candidates:
+            validity, plan = follower.judge(candidate, now_ms)
+            if validity is not Validity.INVALID:
+                return plan or Idle(now_ms + IDLE_MS)
+        return None
 
     def _begun(self, follower: LedgerFollower, proposal: CheckpointProposal, now_ms: int) -> RoundPlan | Idle:
         """A round that was perhaps signed before a crash: the same bytes, or none."""
