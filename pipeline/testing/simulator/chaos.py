@@ -54,7 +54,7 @@ class Chaos:
             executes_again=random.random() < 0.3,
             commit_fails=wild * random.choice((0.0, 0.02, 0.1)),
             store_crashes=wild * random.choice((0.0, 0.1, 0.3)),
-            log_crashes=wild * random.choice((0.0, 0.0, 0.15)),
+            log_crashes=random.choice((0.0, 0.5, 0.9)) if wild else 0.0,
             weights=weights,
         )
 

@@ -58,8 +58,14 @@ class Cluster:
         )
 
     def _open_log(self) -> FaultyLog:
-        kv = self._log_drive.open(0.0 if self._calm or self._trace.events["power cut"] > 2 else self.chaos.log_crashes)
-        return FaultyLog(EmbeddedLog(kv), self._choose)
+        """Armed with a crash by chance, a few times; never while topics are made or once it is calm."""
+        cuts = self._trace.events["power cut"]
+        chance = 0.0 if self._calm or not 0 < cuts < 4 else self.chaos.log_crashes
+        while True:
+            try:
+                return FaultyLog(EmbeddedLog(self._log_drive.open(chance)), self._choose)
+            except SimulatedCrash:
+                self._log_drive.crash()
 
     def _choose(self, writer_id: str, appends: Sequence[Append]) -> Failing | None:  # noqa: ARG002 - any of them
         if self._calm or self._random.random() >= self.chaos.commit_fails:

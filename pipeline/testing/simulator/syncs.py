@@ -23,10 +23,14 @@ from pipeline.testing.simulator.drives import Drive
 class _Process:
     drive: Drive
     synchronizer: Synchronizer
+    is_dead: bool = False
 
 
 class Syncs:
-    """The owner is the last process; those before it are zombies."""
+    """The owner is the last process; those before it are zombies, which go on until they are fenced or die.
+
+    A zombie that died stays dead: its key is at work elsewhere by now, and its guard would say so and halt.
+    """
 
     def __init__(
         self,
@@ -72,6 +76,8 @@ class Syncs:
 
     def step(self, now_ms: int, number: int = -1) -> Progress | Idle:
         """One step of a process, the owner unless given. Raises what halted it."""
+        if self._processes[number].is_dead:
+            return Idle()
         synchronizer = self._processes[number].synchronizer
         answer = synchronizer.step(now_ms)
         if synchronizer.error is not None and number in (-1, len(self._processes) - 1):
@@ -88,8 +94,12 @@ class Syncs:
         return self._random.choice((-1, self._random.randrange(len(self._processes))))
 
     def crash(self, number: int = -1) -> None:
-        """A process dies; it starts again on what is left of its disk."""
+        """A process dies; the owner starts again on what is left of its disk."""
         number %= len(self._processes)
         process = self._processes[number]
+        if process.is_dead:
+            return
         process.drive.crash()
-        process.synchronizer = self._start(process.drive, number)
+        process.is_dead = number < len(self._processes) - 1
+        if not process.is_dead:
+            process.synchronizer = self._start(process.drive, number)

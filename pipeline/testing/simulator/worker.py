@@ -11,6 +11,7 @@ from pipeline.shards.life import TaskState
 from pipeline.shards.progress import Idle, Progress
 from pipeline.shards.task import ShardTask, TaskConfig
 from pipeline.state.store import StateStore
+from pipeline.testing.faulty_kv import SimulatedCrash
 from pipeline.testing.simulator.drives import Drive
 from pipeline.testing.simulator.report import Trace
 
@@ -54,8 +55,13 @@ class Worker:
 
     def _open(self, shard: int) -> None:
         drive = self._drives.setdefault(shard, Drive(self._random))
-        kv = drive.open(self.crash_chance)
-        store = StateStore(kv, ShardId(shard), self._chain.shard_map.slots_of(shard), 1 << 20)
+        store = None
+        while store is None:
+            try:
+                kv = drive.open(self.crash_chance)
+                store = StateStore(kv, ShardId(shard), self._chain.shard_map.slots_of(shard), 1 << 20)
+            except SimulatedCrash:
+                drive.crash()
         log, config = self._open_log(), self._config
         self.tasks[shard] = ShardTask(self._chain, ShardId(shard), log, store, self._verifier, self, config)
 
