@@ -53,6 +53,7 @@ class Node:
         *,
         accept_time: bool,
         clock_ms: Callable[[], int],
+        open_kv: Callable[[Path], KeyValue],
     ) -> None:
         """Opens log and stores; nothing runs yet."""
         self.layout = layout
@@ -62,10 +63,11 @@ class Node:
         self._lock = lock
         self._clock_ms = clock_ms
         self._accept_time = accept_time
+        self._open_store_at = open_kv
         self.verifier = PoolVerifier(suites)
         limit = chain.genesis.limits.message_bytes
         durability: Durability = "sync" if config.store.durability is DurabilityName.SYNC else "process"
-        self.log = EmbeddedLog(open_rocks(layout.log), durability=durability, max_message_bytes=limit)
+        self.log = EmbeddedLog(open_kv(layout.log), durability=durability, max_message_bytes=limit)
         create_topics(self.log, chain)
         self._kvs: list[KeyValue] = []
         self._cache_bytes = config.store.cache_bytes // chain.genesis.shards
@@ -84,8 +86,9 @@ class Node:
         suites: SuiteSet = STANDARD_SUITES,
         accept_time: bool = False,
         clock_ms: Callable[[], int] = wall_clock_ms,
+        open_kv: Callable[[Path], KeyValue] = open_rocks,
     ) -> "Node":
-        """Take the directory's lock and open it.
+        """Take the directory's lock and open it. `open_kv` opens the log, the state stores and the synchronizer's.
 
         Raises `ConfigError` where another process has it, or a file can't be used; `Fatal` for damaged stores.
         """
@@ -96,7 +99,9 @@ class Node:
         lock = DirectoryLock(layout)
         try:
             signer = load_key(layout.key("attestor"), passphrase, suites)
-            return cls(layout, lock, chain, signer, config, suites, accept_time=accept_time, clock_ms=clock_ms)
+            return cls(
+                layout, lock, chain, signer, config, suites, accept_time=accept_time, clock_ms=clock_ms, open_kv=open_kv
+            )
         except BaseException:
             lock.release()
             raise
@@ -131,7 +136,7 @@ class Node:
 
     def _open_kv(self, path: Path) -> KeyValue:
         path.mkdir(parents=True, exist_ok=True)
-        kv = open_rocks(path)
+        kv = self._open_store_at(path)
         self._kvs.append(kv)
         return kv
 
