@@ -114,6 +114,15 @@ class ReceiptWatcher:
         if receipt.failures or receipt.channels:
             self._notable[receipt.source, destination, receipt.sequence] = receipt
 
+    def forget(self) -> None:
+        """Drop every receipt kept so far, which else stay for good. What is published from now on needs none of them.
+
+        Which bundles are executed stays known.
+        """
+        self._transactions.clear()
+        self._attempts.clear()
+        self._notable.clear()
+
     def receipt(self, partition: int, offset: int) -> TransactionReceipt | None:
         """The receipt of one record of `transactions`; None while there is none. Raises `InvalidTransactionResult`."""
         datum = self._transactions.get((partition, offset))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.client.receipts import ReceiptWatcher
+from pipeline.client.receipts import ReceiptWatcher, ends_of
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import ShardId
 from pipeline.config import ShardingSystemConfig
@@ -61,12 +61,14 @@ class Settlement:
         self._patience = patience
         self._config = config
         chain = driver.chain
-        self._receipts = ReceiptWatcher(driver.log, chain.chain_id, range(chain.genesis.partitions))
+        partitions = range(chain.genesis.partitions)
+        self._receipts = ReceiptWatcher(driver.log, chain.chain_id, partitions, ends_of(driver.log, partitions))
         self._signed: dict[ShardId, tuple[int, StateRoot | None]] = {}
 
     def start(self) -> None:
-        """Read all receipts so far: settling is a matter of every bundle before. Raises `InvalidTransactionResult`."""
+        """Pass over what recovering shards published. Raises `InvalidTransactionResult`."""
         self._receipts.poll()
+        self._receipts.forget()
 
     def follow(self, published: Sequence[PublishedTransaction]) -> list[Wait]:
         """Drive until all are done, or have an error; in order."""
@@ -88,6 +90,7 @@ class Settlement:
             lambda wait: all(self._signed_height(shard) >= signed_at[shard] for shard in wait.shards),
             deadline,
         )
+        self._receipts.forget()
         return waits
 
     def signed_roots(self, wait: Wait) -> dict[ShardId, StateRoot]:

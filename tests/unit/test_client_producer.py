@@ -85,6 +85,34 @@ def test_a_watcher_may_begin_at_the_end() -> None:
     assert len(list(late.transactions())) == 1
 
 
+def test_a_watcher_that_forgot_follows_what_is_published_then() -> None:
+    net = Net(shards=2)
+    producer, watcher = make(net)
+    here, there = names_on(net, 0, 1)[0], names_on(net, 1, 1)[0]
+    treasury = fund(net, producer, [here, there])
+    sender, receiver = Sender(key_of(here)), address_of_key(key_of(there))
+    pay = Transfer(net.asset, pack_transfers([(receiver, 5)]))
+    producer.send(treasury, Freeze(net.asset, receiver, frozen=True))
+    net.run()
+    refunded = producer.send(sender, pay)
+    net.run()
+    assert producer.all_settled([refunded])
+    (use,) = refunded.result().channels
+    assert watcher.bundle(0, 1, use.sequence) is not None
+    watcher.forget()
+    assert (list(watcher.transactions()), watcher.attempts(refunded.tx_id)) == ([], [])
+    assert watcher.bundle(0, 1, use.sequence) is None
+    assert watcher.is_executed(0, use)
+    later = producer.send(sender, pay)
+    net.run(tasks=net.tasks[:1])
+    watcher.poll()
+    assert later.result().code is Code.OK
+    assert not later.is_settled()
+    net.run()
+    assert producer.all_settled([later])
+    assert watcher.receipt(0, refunded.offset) is None
+
+
 def test_key_goes_out_once() -> None:
     net = Net(shards=1)
     producer, _ = make(net)

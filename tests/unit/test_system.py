@@ -52,6 +52,7 @@ def test_a_local_and_a_cross_shard_payment_have_results_under_signed_roots() -> 
     assert (balance(net, here), balance(net, there)) == (993, 1007)
     for shard in (0, 1):
         assert crossing.state_roots[ShardId(shard)].state_root == net.stores[shard].state_root
+    assert list(system._settlement._receipts.transactions()) == [], "results keep what they need"
     metrics = system.system_state.system_metrics
     assert (metrics.transactions_processed, metrics.cross_shard_messages) == (2, 1)
     assert metrics.states_synchronized == 3
