@@ -125,6 +125,10 @@ class EmbeddedLog:
             raise _unknown(source)
         return end
 
+    def settle(self, source: TopicPartition) -> None:
+        """As the port: no transaction is ever open here."""
+        self.end_offset(source)
+
     def append(self, appends: Sequence[Append]) -> list[int]:
         """As the port; durable when it returns, as `durability` says."""
         with self._changed:

@@ -71,23 +71,38 @@ class EventLog(Protocol):
         """Committed records with offset >= `start`, in order; at least one if there is one, else [].
 
         `max_bytes` bounds the sum of their keys and values, except that the first record always fits. Fewer
-        than would fit may come; only [] says that there is nothing more by now.
+        than would fit may come; only [] says that there is nothing more by now. A cluster's news take a moment:
+        there [] never hides what was committed when `settle`, `writer`, or an `end_offset` above `start` was
+        last asked of this log, or when this position was first read.
 
-        Does not wait. Raises `ConfigError` for an unknown partition, `TaskDiverged` where `start` was truncated
-        away or lies beyond the end, `Fatal` where stored bytes are damaged.
+        Waits at most for an answer. Raises `ConfigError` for an unknown partition, `TaskDiverged` where `start`
+        was truncated away or lies beyond the end or the topic was replaced, `Fatal` where stored bytes are damaged
+        or a transaction that stays open hides them, `Retryable` where a cluster does not answer.
         """
 
     def end_offset(self, source: TopicPartition) -> int:
         """The offset after the last one that a committed or open transaction has taken."""
 
+    def settle(self, source: TopicPartition) -> None:
+        """See that every transaction that has touched `source` by now has ended: reads then show its whole past.
+
+        Open transactions hide what stands behind them, so that a reader who must miss nothing, as one who recovers,
+        asks first. Raises `Retryable` while one is open, `Fatal` where it stays so, else as `end_offset`.
+        """
+
     def append(self, appends: Sequence[Append]) -> list[int]:
         """Append outside a transaction, as a producer does; all or nothing per call here. Returns the offsets.
 
-        Raises `ConfigError` for a record over the size limit or an unknown partition, with nothing appended.
+        Raises `ConfigError` for a record over the size limit or an unknown partition, with nothing appended, and
+        `OutcomeUnknown` where a cluster did not confirm every record: then some may stand there.
         """
 
     def writer(self, writer_id: str) -> TransactionalWriter:
-        """Open the writer and fence all older ones of this id. Its own committed data is then complete."""
+        """Open the writer and fence all older ones of this id. Its own committed data is then complete.
+
+        May wait for a cluster. Raises `Retryable` where that does not answer, `TaskFenced` where a newer one was
+        opened meanwhile.
+        """
 
     def wait(self, timeout_ms: int) -> None:
         """Sleep until something may have been appended since this thread's last `wait`, at most `timeout_ms`."""

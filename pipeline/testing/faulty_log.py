@@ -79,6 +79,10 @@ class FaultyLog:
         """As the port."""
         return self.inner.end_offset(source)
 
+    def settle(self, source: TopicPartition) -> None:
+        """As the port."""
+        self.inner.settle(source)
+
     def append(self, appends: Sequence[Append]) -> list[int]:
         """As the port."""
         return self.inner.append(appends)

@@ -1,0 +1,83 @@
+"""Appending outside transactions: one idempotent producer for all threads."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from pipeline.codec.topics import TopicPartition
+from pipeline.errors import OutcomeUnknown
+from pipeline.log.kafka.faults import refusal
+from pipeline.log.kafka.settings import MESSAGE_TIMEOUT_MS, Settings
+from pipeline.log.port import Append
+
+_SLICE_S: Final = 0.005
+"""Another thread's poll may serve this one's reports, which then hears of them this much later."""
+_DELIVERY_S: Final = MESSAGE_TIMEOUT_MS / 1000 + 2
+
+
+class _Delivery:
+    """Reports of one call."""
+
+    __slots__ = ("error", "left", "lock", "offsets")
+
+    def __init__(self, count: int) -> None:
+        self.offsets = [-1] * count
+        self.left = count
+        self.error: KafkaError | None = None
+        self.lock = threading.Lock()
+
+    def report(self, index: int, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self.error = error
+        else:
+            offset = message.offset()
+            assert offset is not None, "a delivered record has an offset"
+            self.offsets[index] = offset
+        with self.lock:
+            self.left -= 1
+
+
+class PlainProducer:
+    """Appends and waits for the reports."""
+
+    def __init__(self, settings: Settings, name_of: Callable[[TopicPartition], str]) -> None:
+        """Connects when it is first used."""
+        self._producer = Producer(settings)
+        self._name_of = name_of
+
+    def append(self, appends: Sequence[Append]) -> list[int]:
+        """Offsets of records that the cluster holds on all in-sync replicas.
+
+        Raises `OutcomeUnknown` where some may not have made it, `ConfigError` where the cluster refuses this client.
+        """
+        delivery = _Delivery(len(appends))
+        deadline = time.monotonic() + _DELIVERY_S
+        producer, name_of = self._producer, self._name_of
+        for index, (target, key, value) in enumerate(appends):
+            report = partial(delivery.report, index)
+            while True:
+                try:
+                    producer.produce(name_of(target), value, key, target.partition, on_delivery=report)
+                except BufferError:  # full: other calls wait for the same brokers
+                    producer.poll(_SLICE_S)
+                    if time.monotonic() < deadline:
+                        continue
+                    raise OutcomeUnknown(f"Kafka took {index} of {len(appends)} records in time") from None
+                break
+        while delivery.left:
+            producer.poll(_SLICE_S)
+            if time.monotonic() > deadline:
+                raise OutcomeUnknown(f"Kafka did not confirm {delivery.left} of {len(appends)} records in time")
+        if delivery.error is not None:
+            refused = refusal(delivery.error)
+            raise refused or OutcomeUnknown(f"Kafka did not confirm every record: {delivery.error.str()}")
+        return delivery.offsets
+
+    def close(self) -> None:
+        """Every call has its reports by now, or was given up."""
+        self._producer.purge()
+        self._producer.close()

@@ -1,0 +1,185 @@
+"""Committed reads at any position, over two lanes of consumers that fetch ahead.
+
+The *tail* lane follows every partition that is read. A read far from where a tail stands (a bisection, a second reader
+of old history) takes the *far* lane, unless nobody used that tail for a while: then the tail moves there.
+
+What [] promises. A consumer hears of new records a moment after they stand. A read that finds nothing fetched
+therefore asks the cluster for the last stable offset, and waits until everything before it has arrived, wherever
+something may stand that this process can know of: at the first read of a position, after a writer was fenced, and
+after `end_offset` answered with an offset beyond. Only reads in a steady tail cost no request.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from pipeline.codec.topics import LogRecord, TopicPartition
+from pipeline.errors import Fatal, HauptbuchError, Retryable, TaskDiverged
+from pipeline.log.kafka.lane import REQUEST_S, Fetched, Lane
+from pipeline.log.kafka.settings import Settings
+
+_SLICE_S: Final = 0.002
+"""How long a waiting thread keeps the lock, and how late it hears of a finished commit."""
+_BUSY_S: Final = 1.0
+"""A tail that was read within this is not moved."""
+
+
+class Reader:
+    """Reads of one log. Safe to share between threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        name_of: Callable[[TopicPartition], str],
+        missing: Callable[[], HauptbuchError],
+        end_of: Callable[[TopicPartition], int],
+        stall_s: float,
+    ) -> None:
+        """`end_of` asks for the high watermark. `stall_s`: how long one open transaction may hide what is behind it."""
+        self._tail = Lane(settings, name_of, missing)
+        self._far = Lane(settings, name_of, missing)
+        self._name_of = name_of
+        self._end_of = end_of
+        self._stall_s = stall_s
+        self._lock = threading.Lock()
+        # A lock is not fair: one who waits in slices would take it again before another wakes. Whoever wants the lock
+        # holds this meanwhile, so that the next slice queues behind.
+        self._queue = threading.Lock()
+        self._events = 1
+        self._fenced_at = 0
+        self._ends: dict[TopicPartition, tuple[int, int]] = {}  # (event, offset) of the last end that was told
+        self._seen = threading.local()
+
+    def read(self, source: TopicPartition, start: int, max_records: int, max_bytes: int) -> list[LogRecord]:
+        """As the port, for a partition that exists."""
+        with self._queue:
+            self._lock.acquire()
+        try:
+            return self._read(source, start, max_records, max_bytes)
+        finally:
+            self._lock.release()
+
+    def _read(self, source: TopicPartition, start: int, max_records: int, max_bytes: int) -> list[LogRecord]:
+        now_s = time.monotonic()
+        lane, fetched = self._place(source, start, now_s)
+        fetched.used_s = now_s
+        window = fetched.window
+        records = window.take(start, max_records, max_bytes)
+        if not records and fetched.error is None:
+            lane.pump(0)
+            self._await(lane, source, fetched, start, now_s)
+            records = window.take(start, max_records, max_bytes)
+        if fetched.paused:
+            lane.resume(fetched)
+        if records:
+            return records
+        if fetched.error is not None:
+            lane.drop(source)
+            raise fetched.error
+        self._watch_stall(lane, source, fetched, now_s)
+        return []
+
+    def told_end(self, source: TopicPartition, end: int) -> None:
+        """The process was told that offsets below `end` are taken: [] must not hide what is committed there."""
+        with self._lock:
+            self._events += 1
+            self._ends[source] = self._events, end
+
+    def fenced(self) -> None:
+        """A writer was opened: whatever older ones committed must be seen from now on."""
+        with self._lock:
+            self._events += 1
+            self._fenced_at = self._events
+
+    def stable_end(self, source: TopicPartition) -> int:
+        """The last stable offset as of now."""
+        return self._tail.bounds(source)[1]
+
+    def wait(self, timeout_s: float, is_due: Callable[[], bool]) -> None:
+        """Until a record arrived since this thread's last wait, `is_due()`, or the timeout."""
+        deadline = time.monotonic() + timeout_s
+        seen: int = getattr(self._seen, "records", -1)
+        while True:
+            with self._queue:
+                self._lock.acquire()
+            try:
+                left = deadline - time.monotonic()
+                self._tail.pump(max(0.0, min(_SLICE_S, left)))
+                arrived = self._tail.records
+                self._release_far()
+            finally:
+                self._lock.release()
+            if arrived != seen or is_due() or left <= _SLICE_S:
+                self._seen.records = arrived
+                return
+
+    def close(self) -> None:
+        """Idempotent."""
+        with self._lock:
+            self._tail.close()
+            self._far.close()
+
+    def _place(self, source: TopicPartition, start: int, now_s: float) -> tuple[Lane, Fetched]:
+        """The lane that has this position; one is moved there if none has."""
+        tail, far = self._tail.get(source), self._far.get(source)
+        if tail is not None and tail.window.covers(start):
+            return self._tail, tail
+        tail_is_busy = tail is not None and now_s - tail.used_s < _BUSY_S
+        if far is not None and far.window.covers(start) and (tail_is_busy or start < far.window.high):
+            return self._far, far
+        lane = self._far if tail_is_busy else self._tail
+        events = self._events
+        low, stable = lane.bounds(source)
+        if not low <= start <= stable:
+            end = self._end_of(source)
+            if not low <= start <= end:
+                raise TaskDiverged(
+                    f"{self._name_of(source)}, partition {source.partition} has offsets {low} to {end}, but {start} "
+                    "was asked for: the log was cut or replaced; restore it"
+                )
+        return lane, lane.fetch(source, start, stable, events, now_s)
+
+    def _await(self, lane: Lane, source: TopicPartition, fetched: Fetched, start: int, now_s: float) -> None:
+        """Until records are there, or nothing is owed."""
+        window = fetched.window
+        if window.has(start):
+            return
+        told_at, told = self._ends.get(source, (0, 0))
+        if fetched.sure_at < self._fenced_at or (fetched.sure_at < told_at and window.high < told):
+            events = self._events
+            fetched.owed = lane.bounds(source)[1]
+            fetched.sure_at = events
+        while window.high < fetched.owed and fetched.error is None and not window.has(start):
+            lane.pump(0.02)
+            if time.monotonic() - now_s > REQUEST_S:
+                raise Retryable(
+                    f"{self._name_of(source)}, partition {source.partition}: Kafka gave nothing from offset "
+                    f"{window.high} on in {REQUEST_S:.0f} s, though all before {fetched.owed} is decided"
+                )
+
+    def _watch_stall(self, lane: Lane, source: TopicPartition, fetched: Fetched, now_s: float) -> None:
+        """One open transaction hides everything behind it: not for longer than transactions may last."""
+        high = fetched.window.high
+        if lane.high_watermark(source) <= high:
+            fetched.stuck_at = -1
+        elif fetched.stuck_at != high:
+            fetched.stuck_at, fetched.stuck_s = high, now_s
+        elif now_s - fetched.stuck_s > self._stall_s:
+            raise stalled(self._name_of(source), source.partition, high, now_s - fetched.stuck_s)
+
+    def _release_far(self) -> None:
+        """Stop fetching what nobody reads from afar any more."""
+        now_s = time.monotonic()
+        for source in self._far.sources:
+            fetched = self._far.get(source)
+            if fetched is not None and now_s - fetched.used_s > _BUSY_S:
+                self._far.drop(source)
+
+
+def stalled(topic: str, partition: int, offset: int, seconds: float) -> Fatal:
+    """A transaction that is open for too long."""
+    return Fatal(
+        f"{topic}, partition {partition}: a transaction that is open for {seconds:.0f} s hides everything from offset "
+        f"{offset} on; find it with kafka-transactions.sh, abort it, and set transaction.max.timeout.ms to 15000"
+    )

@@ -1,0 +1,94 @@
+"""What each Kafka client of the log is told. Names are librdkafka's (CONFIGURATION.md).
+
+Settings that a configuration may choose stand first, then the configuration's own, then those that exactly-once
+needs, so that nothing overrides the last. Every timer at which a client would idle is short: their defaults (0.1 to
+1 s) are made for throughput and would each stand in the way of a block.
+"""
+
+import logging
+from typing import Final
+
+from pipeline.config import KafkaConfig
+
+Scalar = str | int | float | bool
+Settings = dict[str, Scalar | logging.Logger]
+
+TRANSACTION_TIMEOUT_MS: Final = 10_000
+MESSAGE_TIMEOUT_MS: Final = 8_000
+BATCH_HEADROOM: Final = 4_096
+"""Bytes of a record's batch beyond key and value: headers of batch and record, varints, the worst of compression."""
+FETCH_WAIT_MS: Final = 10
+"""How long a broker keeps a fetch that has nothing to give. A new or moved position waits for the fetch before it."""
+
+LOGGER: Final = logging.getLogger("pipeline.log.kafka")
+_QUIET: Final = {"log_level": 2}  # of clients that nobody polls: their log lines would only pile up
+
+
+def _client(config: KafkaConfig) -> dict[str, Scalar]:
+    return {
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1_000,
+        "topic.metadata.refresh.fast.interval.ms": 50,
+        **config.client_settings(),
+        "allow.auto.create.topics": False,
+    }
+
+
+def admin_settings(config: KafkaConfig) -> dict[str, Scalar]:
+    """Topics: making, describing."""
+    return {**_client(config), **_QUIET}
+
+
+def consumer_settings(config: KafkaConfig, group: str, *, committed: bool) -> Settings:
+    """A consumer with positions by hand. `group` is required by the client, and neither joined nor committed to.
+
+    Not `committed`: never assigned, only asked for high watermarks, which a committed one answers with the last stable
+    offset.
+    """
+    return {
+        "fetch.wait.max.ms": FETCH_WAIT_MS,
+        "fetch.queue.backoff.ms": 2,
+        "fetch.error.backoff.ms": 50,
+        "queued.max.messages.kbytes": 32 << 10,
+        **_client(config),
+        "group.id": group,
+        "isolation.level": "read_committed" if committed else "read_uncommitted",
+        "auto.offset.reset": "error",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "enable.partition.eof": True,
+        "check.crcs": True,
+        **({"logger": LOGGER} if committed else _QUIET),
+    }
+
+
+def producer_settings(config: KafkaConfig, max_message_bytes: int) -> Settings:
+    """An idempotent producer.
+
+    lz4, since most bytes are signatures and keys of post-quantum suites, which no codec makes smaller: it gives up on
+    them soonest and still folds what repeats.
+    """
+    return {
+        "linger.ms": 0,
+        "compression.type": "lz4",
+        "message.timeout.ms": MESSAGE_TIMEOUT_MS,
+        "queue.buffering.max.messages": 1_000_000,
+        # After the end of a transaction the broker answers the next one's first request with CONCURRENT_TRANSACTIONS,
+        # and the client sleeps this long: 105 ms a commit at the default of 100.
+        "retry.backoff.ms": 1,
+        "retry.backoff.max.ms": 50,
+        **_client(config),
+        "enable.idempotence": True,
+        "acks": "all",
+        "message.max.bytes": max_message_bytes + BATCH_HEADROOM,
+        "logger": LOGGER,
+    }
+
+
+def writer_settings(config: KafkaConfig, max_message_bytes: int, writer_id: str) -> Settings:
+    """A transactional producer; `writer_id` is its fence."""
+    return {
+        "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+        **producer_settings(config, max_message_bytes),
+        "transactional.id": writer_id,
+    }

@@ -1,0 +1,204 @@
+"""A transactional producer whose transactions go their way in a thread of their own.
+
+The client's calls wait for brokers, so a thread makes them; all of them have finite timeouts, and a commit that timed
+out is only ever resumed by `commit_transaction`. After any error the producer is given up: the client knows too little
+of newer transaction protocols to be trusted with a second life.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import SimpleQueue
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from pipeline.codec.topics import TopicPartition
+from pipeline.errors import (
+    Fatal,
+    HauptbuchError,
+    OutcomeUnknown,
+    Retryable,
+    TaskFenced,
+    TransactionAbortable,
+)
+from pipeline.log.kafka.faults import error_in, refusal, write_fault
+from pipeline.log.kafka.settings import LOGGER, TRANSACTION_TIMEOUT_MS, Settings
+from pipeline.log.port import Append, Committed
+
+_OPEN_S: Final = 15.0
+_SLICE_S: Final = 0.25
+_ABORT_S: Final = 2.0
+_PAUSE_S: Final = 0.005
+COMMIT_S: Final = TRANSACTION_TIMEOUT_MS / 1000 + 2
+
+
+class KafkaWriter:
+    """`TransactionalWriter` of the Kafka log; made by `KafkaLog.writer`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        writer_id: str,
+        check: Callable[[Sequence[Append]], None],
+        name_of: Callable[[TopicPartition], str],
+    ) -> None:
+        """Fence older writers of this id; waits for the cluster.
+
+        `check` refuses appends that can't be. Raises `ConfigError`, `TaskFenced`, `Retryable`, `OutcomeUnknown`.
+        """
+        self._id = writer_id
+        self._check = check
+        self._name_of = name_of
+        self._producer = Producer(settings)
+        _open(self._producer, writer_id)
+        self._jobs: SimpleQueue[tuple[Append, ...] | None] = SimpleQueue()
+        self._result: Committed | HauptbuchError | None = None
+        self._busy = False
+        self._closed = False
+        self._spent: HauptbuchError | None = None
+        self._thread = threading.Thread(target=self._serve, name=f"commit {writer_id}", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether `poll_commit` has something to tell."""
+        return self._busy and not self._closed and self._result is not None
+
+    def supersede(self) -> None:
+        """A newer writer of this id is being opened in this process."""
+        self._spent = self._spent or TaskFenced(f"writer {self._id} was opened again elsewhere: this one is fenced")
+
+    def begin_commit(self, appends: Sequence[Append]) -> None:
+        """As the port."""
+        self._check_usable()
+        assert not self._busy, "the previous transaction was not polled to its end"
+        self._check(appends)
+        self._busy = True
+        if appends:
+            self._jobs.put(tuple(appends))
+        else:
+            self._result = Committed(())
+
+    def poll_commit(self) -> Committed | None:
+        """As the port. A fencing elsewhere is noticed by the next transaction."""
+        self._check_usable()
+        assert self._busy, "no transaction was begun"
+        result = self._result
+        if result is None:
+            return None
+        self._result, self._busy = None, False
+        if isinstance(result, HauptbuchError):
+            self._spent = result
+            raise result
+        return result
+
+    def close(self) -> None:
+        """As the port; does not wait for the thread."""
+        if not self._closed:
+            self._closed = True
+            self._jobs.put(None)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread is still at work."""
+        return self._thread.is_alive()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread of a closed writer."""
+        self._thread.join(timeout_s)
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise Fatal(f"writer {self._id} is closed: open a new one")
+        if self._spent is not None:
+            raise type(self._spent)(str(self._spent))
+
+    def _serve(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                self._result = self._commit(job)
+            except HauptbuchError as error:
+                self._result = error
+                break
+            except Exception as error:  # noqa: BLE001 - a thread that dies silently would be waited for for ever
+                LOGGER.exception("writer %s", self._id)
+                self._result = OutcomeUnknown(f"writer {self._id} failed: {type(error).__name__}: {error}")
+                break
+        # In this thread: the client takes its time to give up what is on its way.
+        self._producer.purge()
+        self._producer.close()
+
+    def _commit(self, appends: Sequence[Append]) -> Committed:
+        deadline = time.monotonic() + COMMIT_S
+        offsets: list[int | None] = [None] * len(appends)
+        committing = False
+        try:
+            self._producer.begin_transaction()
+            # Alone and first: a late end of the previous transaction can commit a prefix of this one, which must then
+            # be a header without the rest. A recovering leader mends that; it could not mend the contrary.
+            self._produce(appends[:1], 0, offsets)
+            self._flush(deadline)
+            if offsets[0] is not None:
+                self._produce(appends[1:], 1, offsets)
+            committing = True
+            self._end(deadline)
+        except KafkaException as exception:
+            error = error_in(exception)
+            if error.txn_requires_abort():
+                with contextlib.suppress(KafkaException):  # else the next fence aborts it
+                    self._producer.abort_transaction(_ABORT_S)
+            raise write_fault(error, self._id, committing=committing) from None
+        assert None not in offsets, "committed, so every record was delivered"
+        return Committed(tuple(offsets))
+
+    def _produce(self, appends: Sequence[Append], first: int, offsets: list[int | None]) -> None:
+        produce, name_of = self._producer.produce, self._name_of
+        for index, (target, key, value) in enumerate(appends, first):
+            produce(name_of(target), value, key, target.partition, on_delivery=partial(_delivered, offsets, index))
+
+    def _flush(self, deadline: float) -> None:
+        while self._producer.flush(_SLICE_S):
+            if self._closed or time.monotonic() > deadline:
+                raise TransactionAbortable(
+                    f"writer {self._id}: no broker took the transaction in time; nothing is lost"
+                )
+
+    def _end(self, deadline: float) -> None:
+        """Commit; a timeout is resumed by the same call and by nothing else."""
+        while True:
+            try:
+                self._producer.commit_transaction(_SLICE_S)
+            except KafkaException as exception:
+                if not error_in(exception).retriable():
+                    raise
+            else:
+                return
+            if self._closed or time.monotonic() > deadline:
+                raise OutcomeUnknown(f"writer {self._id}: the commit timed out; it may still happen")
+            time.sleep(_PAUSE_S)
+
+
+def _delivered(offsets: list[int | None], index: int, error: KafkaError | None, message: Message) -> None:
+    if error is None:
+        offsets[index] = message.offset()
+
+
+def _open(producer: Producer, writer_id: str) -> None:
+    deadline = time.monotonic() + _OPEN_S
+    while True:
+        try:
+            producer.init_transactions(_SLICE_S)
+        except KafkaException as exception:
+            error = error_in(exception)
+            if not error.retriable():
+                raise refusal(error) or write_fault(error, writer_id, committing=False) from None
+            if time.monotonic() > deadline:
+                raise Retryable(
+                    f"writer {writer_id} could not be opened in {_OPEN_S:.0f} s: {error.str()}; are the brokers up?"
+                ) from None
+            time.sleep(_PAUSE_S)
+        else:
+            return
