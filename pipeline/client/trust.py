@@ -92,6 +92,8 @@ class Trust:
             raise ConfigError(f"{self.shards} shards; 1 to {MAX_SHARDS} are possible")
         if not 1 <= self.threshold <= len(self.attestors):
             raise ConfigError(f"a threshold of {self.threshold} does not fit {len(self.attestors)} attestors")
+        if not all(0 <= key.suite <= 255 for key in self.attestors):
+            raise ConfigError("an attestor's suite is not a number from 0 to 255")
         if len({key.key_id for key in self.attestors}) != len(self.attestors):
             raise ConfigError("an attestor is listed twice")
 

@@ -89,7 +89,7 @@ class ShardCursor:
                 _heads_from_json(value["channels_out"]),
                 ControlState.from_json(value["control"]),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Fatal(f"the state store's cursor is damaged ({error}): restore it from a copy or the log") from None
 
 

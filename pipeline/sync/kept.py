@@ -8,6 +8,7 @@ reproduce the roots that were signed, or it is not used.
 import json
 from collections.abc import Mapping
 from struct import Struct
+from struct import error as StructError  # noqa: N812 - the module has no class of its own name
 from typing import Any, Final, NamedTuple
 
 from pipeline.codec.types import SLOTS, ZERO32, Hash32, Slot
@@ -28,6 +29,8 @@ _HEAD_KEY: Final = Struct(">cH")
 _CHANNEL_KEY: Final = Struct(">cHHQ")
 _HEAD: Final = Struct(">QI")
 _PAGE: Final = 4096
+_DAMAGE: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError, AssertionError, StructError)
+"""What reading bytes that no synchronizer wrote can end in."""
 
 
 class Kept(NamedTuple):
@@ -86,7 +89,7 @@ def load(kv: KeyValue, chain: Chain) -> Kept:
     try:
         kept = _read(kv, json.loads(raw))
         complaint = _complaint(kept.ledger, chain)
-    except (ValueError, KeyError, TypeError, AssertionError, HauptbuchError) as error:
+    except (*_DAMAGE, HauptbuchError) as error:
         complaint = f"it can't be read ({error})"
     if complaint:
         raise TaskDiverged(

@@ -100,11 +100,13 @@ class SignerGuard:
                 proposal = CheckpointProposal.from_record(raw)
                 checkpoint = Checkpoint.from_bytes(proposal.checkpoint)
             except PoisonRecord as error:
-                raise Fatal(f"the signer's local memory is damaged ({error}): restore its directory") from None
+                raise _damaged(str(error)) from None
             if checkpoint.chain_id != self._chain.chain_id:
                 raise TaskDiverged("the signer's local memory belongs to another chain: give each chain a directory")
             self._last = _Signed(checkpoint.round, checkpoint_hash(proposal.checkpoint), proposal)
         offset = self._kv.get(_NEXT_OFFSET)
+        if offset is not None and len(offset) != _OFFSET.size:
+            raise _damaged(f"an offset of {len(offset)} bytes")
         self._next_offset = 0 if offset is None else _OFFSET.unpack(offset)[0]
 
     def _read_log(self) -> None:
@@ -207,6 +209,8 @@ class SignerGuard:
         raw = self._kv.get(key)
         if raw is None:
             return
+        if len(raw) != _HEAD.size:
+            raise _damaged(f"the head of shard {shard} has {len(raw)} bytes")
         known_height, known_hash = _HEAD.unpack(raw)
         same = height == known_height and block_hash == known_hash
         follows = height > known_height and (
@@ -218,3 +222,7 @@ class SignerGuard:
                 f"shard {shard}: refused to sign block {height}, another history was signed up to {known_height}; "
                 "audit the shard"
             )
+
+
+def _damaged(what: str) -> Fatal:
+    return Fatal(f"the signer's local memory is damaged ({what}): restore its directory")
