@@ -7,13 +7,14 @@ header or timestamp, or depends on the order of a set or dict.
 from dataclasses import dataclass, replace
 
 from pipeline.codec.topics import LogRecord, Topic
-from pipeline.codec.types import BlockHash, Height, slot_of_id
+from pipeline.codec.types import BlockHash, Height, StateKey, slot_of_id
 from pipeline.crypto.verifier import Verifier
 from pipeline.errors import PoisonRecord, TaskDiverged
 from pipeline.ledger import admission
 from pipeline.ledger.blocks import BlockHeader, Counts, InputRange, SlotUpdate, block_hash, input_range
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.codes import Code, DeadLetterReason
+from pipeline.ledger.conservation import imbalance
 from pipeline.ledger.control import CollectFees
 from pipeline.ledger.control_state import AppliedControl, ControlState, admit
 from pipeline.ledger.cursor import INPUT_TOPICS, ShardCursor
@@ -282,7 +283,7 @@ class _BlockRun:
                 for index, receipt in enumerate(self._receipts)
             ]
         )
-        prepared = self._view.prepare(self._overlay.changes())
+        prepared = self._view.prepare(self._conserving_changes())
         after = ShardCursor(
             self._shard,
             self._height,
@@ -317,6 +318,15 @@ class _BlockRun:
         return ExecutedBlock(
             header, datum, hashed, after, prepared, receipts, tuple(bundles), tuple(self._dead_letters)
         )
+
+    def _conserving_changes(self) -> dict[StateKey, bytes | None]:
+        """The block's changes. Asserts that they make and lose no value."""
+        changes, fee_asset = self._overlay.changes(), self._chain.genesis.fee_asset
+        wrong = imbalance(changes, self._overlay.before, fee_asset, self._effects.received, self._outbox.value())
+        assert not wrong, f"shard {self._shard}: block {self._height} would make or lose value: " + ", ".join(
+            [f"{amount} of {asset.hex()}" for asset, amount in sorted(wrong.items())]
+        )
+        return changes
 
     def _ranges(self, inputs: BlockInputs) -> tuple[InputRange, ...]:
         batches = (inputs.control, inputs.relay, inputs.transactions)

@@ -4,11 +4,12 @@ from typing import Final, NamedTuple
 
 from pipeline.codec.avro import MAGIC, codec
 from pipeline.codec.topics import LogRecord
-from pipeline.codec.types import Hash32, ShardId, slot_of_id
+from pipeline.codec.types import AssetId, Hash32, ShardId, slot_of_id
 from pipeline.errors import PoisonRecord, TaskDiverged
 from pipeline.ledger.balances import credit, load_receivers, set_frozen
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.codes import Code, DeadLetterReason
+from pipeline.ledger.conservation import VALUE_KINDS
 from pipeline.ledger.genesis import CHUNK_BYTES
 from pipeline.ledger.leaves import balance_key
 from pipeline.ledger.outbox import Outbox
@@ -87,6 +88,7 @@ class EffectRun:
         self, chain: Chain, shard: ShardId, overlay: Overlay, outbox: Outbox, slot_gas: dict[int, int]
     ) -> None:
         """`slot_gas` gathers what each receiver's slot cost."""
+        self.received: dict[AssetId, int] = {}
         self._chain = chain
         self._shard = shard
         self._overlay = overlay
@@ -101,6 +103,7 @@ class EffectRun:
         """
         failures: list[BundleFailure] = []
         gas: dict[int, int] = {}
+        received: list[tuple[AssetId, int]] = []
         refunds: list[tuple[ShardId, RelayGroup, list[bytes]]] = []
         owner_of = self._chain.shard_map.owner_of
         load_receivers(
@@ -114,14 +117,21 @@ class EffectRun:
         )
         for index, group in enumerate(groups):
             refused: list[bytes] = []
+            value = 0
             for entry, to, raw_amount in RELAY_ENTRY.iter_unpack(group.entries):
                 slot = slot_of_id(to)
                 gas[slot] = gas.get(slot, 0) + self._entry_gas
-                code = self._effect(group, to, int.from_bytes(raw_amount, "big"))
-                if code is not Code.OK:
-                    failures.append(BundleFailure(index, entry, code))
-                    if group.kind == EffectKind.CREDIT:
-                        refused.append(RELAY_ENTRY.pack(entry, group.sender, raw_amount))
+                amount = int.from_bytes(raw_amount, "big")
+                code = self._effect(group, to, amount)
+                if code is Code.OK:
+                    value += amount
+                    continue
+                failures.append(BundleFailure(index, entry, code))
+                if group.kind == EffectKind.CREDIT:
+                    value += amount
+                    refused.append(RELAY_ENTRY.pack(entry, group.sender, raw_amount))
+            if group.kind in VALUE_KINDS:
+                received.append((group.asset, value))
             if refused:
                 home = owner_of(group.sender)
                 if home == self._shard:
@@ -131,6 +141,8 @@ class EffectRun:
         for home, group, refused in refunds:
             fields = (group.tx_id, group.sender, group.asset, EffectKind.REFUND, group.reference)
             self._outbox.add(home, owner, *fields, refused)
+        for asset, value in received:
+            self.received[asset] = self.received.get(asset, 0) + value
         for touched, spent in gas.items():
             self._slot_gas[touched] = self._slot_gas.get(touched, 0) + spent
         return tuple(failures)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pipeline.codec.types import AssetId, ShardId, TxId
 from pipeline.ledger.chain import Chain
+from pipeline.ledger.conservation import VALUE_KINDS, amount_in
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.ledger.packing import ChannelHead
 from pipeline.ledger.receipts import ChannelUse
@@ -44,6 +45,15 @@ class Outbox:
         if not group.runs or group.runs[-1][1] != owner:
             group.runs.append((len(group.entries), owner))
         group.entries.extend(entries)
+
+    def value(self) -> dict[AssetId, int]:
+        """What leaves the shard, by asset."""
+        sent: dict[AssetId, int] = {}
+        for groups in self._groups.values():
+            for group in groups:
+                if group.kind in VALUE_KINDS:
+                    sent[group.asset] = sent.get(group.asset, 0) + amount_in(group.entries)
+        return sent
 
     def close(
         self, chain: Chain, cursor: ShardCursor, height: int, control_sequence: int

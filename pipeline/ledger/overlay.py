@@ -88,6 +88,11 @@ class Overlay:
                 self._cells[key] = old  # type: ignore[assignment] # anything but _MISSING is a value
         self._journal = None
 
+    @property
+    def before(self) -> Mapping[StateKey, bytes | None]:
+        """Values before the block: after `changes`, of every key that was set."""
+        return self._base
+
     def changes(self) -> dict[StateKey, bytes | None]:
         """Every key whose value differs from the state before the block."""
         for key in self._cells:
