@@ -35,14 +35,14 @@ class Chaos:
 
         weights = {
             "step": 100,
-            "publish": random.choice((6, 12, 30)),
+            "publish": random.choice((15, 25, 60)),
             "lie": random.choice((0, 4, 12)),
             "govern": random.choice((0, 1)),
             "tick": random.choice((5, 20, 60)),
-            "crash worker": sometimes(2),
+            "crash worker": sometimes(1),
             "lose store": sometimes(1),
             "take over": sometimes(2),
-            "crash synchronizer": sometimes(2),
+            "crash synchronizer": sometimes(1),
             "replace synchronizer": sometimes(1),
             "power cut": sometimes(1),
         }
@@ -52,8 +52,8 @@ class Chaos:
             transactions=random.randint(10, 60),
             idle_tasks=random.random() < 0.5,
             executes_again=random.random() < 0.3,
-            commit_fails=wild * random.choice((0.0, 0.02, 0.1)),
-            store_crashes=wild * random.choice((0.0, 0.1, 0.3)),
+            commit_fails=random.choice((0.0, 0.05, 0.1, 0.25)) if wild else 0.0,
+            store_crashes=random.choice((0.0, 0.1, 0.3, 0.6)) if wild else 0.0,
             log_crashes=random.choice((0.0, 0.5, 0.9)) if wild else 0.0,
             weights=weights,
         )
@@ -67,12 +67,11 @@ def draw_failing(random: Random) -> Failing:
 
 
 def part_of(appends: Sequence[Append], random: Random) -> list[Append]:
-    """The first append, and of each further partition its first few: what a delayed end makes visible."""
-    kept: dict[object, int] = {}
+    """The first append, and of each partition its first few: what a delayed end makes visible."""
+    left = {append.target: random.randint(0, 2) for append in appends}
     part = list(appends[:1])
     for append in appends[1:]:
-        left = kept.setdefault(append.target, random.randint(0, 2))
-        if left and append.target != appends[0].target:
+        if left[append.target]:
             part.append(append)
-            kept[append.target] = left - 1
+            left[append.target] -= 1
     return part

@@ -14,7 +14,7 @@ from pipeline.testing.simulator.verdict import check, digest, signed_rounds
 from pipeline.testing.world import START_MS, Actor, build_genesis
 
 _GAS: Final = GasSchedule(local_entry=10, remote_entry=30, further_divisor=5, leaf=1)
-_MOST_ACTIONS: Final = 2_000
+_MOST_ACTIONS: Final = 700
 
 
 def simulate(seed: int, *, transactions: int | None = None) -> Report:
