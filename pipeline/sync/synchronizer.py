@@ -225,9 +225,12 @@ class Synchronizer(RoundTask):
         return self._committer
 
     def _state_roots_stand(self, follower: LedgerFollower) -> bool:
-        """Whether the last round's state roots are on the log: they are written in one transaction, so one tells."""
+        """Whether the last round's state roots are on the log, each: a delayed end shows only part of a transaction."""
+        return all(self._state_root_stands(follower, shard) for shard in follower.ledger.advanced)
+
+    def _state_root_stands(self, follower: LedgerFollower, shard: int) -> bool:
         ledger = follower.ledger
-        source = TopicPartition(Topic.STATE_ROOTS, ledger.advanced[0])
+        source = TopicPartition(Topic.STATE_ROOTS, shard)
         end = self._log.end_offset(source)
         while end > 0:
             start = max(0, end - _TAIL)
