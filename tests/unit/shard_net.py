@@ -41,18 +41,18 @@ class OwnerView:
 
 
 class ShardNet(Net):
-    """`faults`: what the next commits of shards come to, one a commit; then none fail."""
+    """`faults`: what the next commits of `writers` come to, one a commit; then none fail."""
 
-    def __init__(self, shards: int = 1, faults: Sequence[Failing | None] = (), armed: bool = True) -> None:
+    def __init__(self, shards: int = 1, faults: Sequence[Failing | None] = (), writers: str = "-shard-") -> None:
         self.faults = list(faults)
-        self.armed = armed
+        self.writers = writers
         self.disk = MemoryKeyValue()
         self.embedded = EmbeddedLog(self.disk)
         self.owners = Owners()
         super().__init__(shards, log=FaultyLog(self.embedded, self._choose))  # type: ignore[arg-type]
 
     def _choose(self, writer_id: str, appends: Sequence[Append]) -> Failing | None:
-        if not (self.armed and "-shard-" in writer_id and self.faults):
+        if not (self.writers in writer_id and self.faults):
             return None
         return self.faults.pop(0)
 
