@@ -8,6 +8,7 @@ The item iterator of rocksdict ends silently at a damaged block, so every page t
 with a second iterator's status: damage must never look like absence.
 """
 
+import os
 import shutil
 import tempfile
 import time
@@ -32,6 +33,7 @@ from rocksdict import (
 )
 
 from pipeline.errors import ConfigError, Fatal, HauptbuchError
+from pipeline.kv.mirror import mirror
 
 MIB: Final = 1 << 20
 _BLOOM_BITS: Final = 10  # about 1 % false positives
@@ -63,23 +65,41 @@ def open_rocks(
     if not (path / "CURRENT").is_file():
         raise ConfigError(f"{path} has no store to read: check the path, or create it first")
     own_directory = tempfile.mkdtemp(prefix="hauptbuch-secondary-")
+    mirrored = None if os.access(path, os.W_OK) else Path(own_directory) / "mirror"
     try:
-        database = _open(path, options, AccessType.secondary(own_directory))
+        if mirrored is not None:
+            mirrored.mkdir()
+            with _Translating(path):
+                mirror(path.absolute(), mirrored)
+        database = _open(mirrored or path, options, AccessType.secondary(own_directory))
     except Fatal:
         shutil.rmtree(own_directory, ignore_errors=True)
         raise
-    return RocksKeyValue(database, path, own_directory)
+    return RocksKeyValue(database, path, own_directory, mirrored)
 
 
 class RocksKeyValue:
     """`KeyValue` over one RocksDB; made by `open_rocks`."""
 
-    __slots__ = ("__weakref__", "_clean", "_database", "_errors", "_path", "_secondary", "_synced", "_unsynced")
+    __slots__ = (
+        "__weakref__",
+        "_clean",
+        "_database",
+        "_errors",
+        "_mirrored",
+        "_path",
+        "_secondary",
+        "_synced",
+        "_unsynced",
+    )
 
-    def __init__(self, database: Rdict, path: Path, secondary_directory: str | None) -> None:
-        """Take over an open database; `secondary_directory` is removed on close."""
+    def __init__(
+        self, database: Rdict, path: Path, secondary_directory: str | None, mirrored: Path | None = None
+    ) -> None:
+        """Take over an open database; `secondary_directory` is removed on close. `mirrored`: where its files are."""
         self._database: Rdict | None = database
         self._path = path
+        self._mirrored = mirrored
         self._errors = _Translating(path)
         self._secondary = secondary_directory is not None
         self._synced = _write_options(sync=True)
@@ -157,6 +177,8 @@ class RocksKeyValue:
         database = self._open_database()
         if self._secondary:
             with self._errors:
+                if self._mirrored is not None:
+                    mirror(self._path.absolute(), self._mirrored)
                 database.try_catch_up_with_primary()
 
     def close(self) -> None:
@@ -290,7 +312,7 @@ def _translated(error: Exception, path: Path) -> Fatal:
     lowered = message.lower()
     if "/lock: " in lowered:
         return Fatal(f"the store {path} is in use: stop the process that holds it")
-    if "no space left" in lowered or "nospace" in lowered:
+    if any(words in lowered for words in ("no space left", "nospace", "quota exceeded", "file too large")):
         return Fatal(f"disk full under {path}: free space and start again")
     if "corruption" in lowered:
         return Fatal(f"the store {path} is damaged: restore it from a backup or the log ({message})")

@@ -40,6 +40,7 @@ def python(code: str, *arguments: str, shell: str = "exec {python}") -> subproce
     return subprocess.Popen(
         ["/bin/sh", "-c", command, "sh", *arguments],
         env={"CODE": code, "PYTHONPATH": str(ROOT), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -211,6 +212,38 @@ def test_secondary_follows_the_owner(tmp_path: Path, monkeypatch: pytest.MonkeyP
     reader = open_rocks(tmp_path / "db", read_only_secondary=True)
     assert reader.get(b"b") == b"2"
     reader.close()
+
+
+READ_ONLY = "mount --bind $1 $1 && mount -o remount,bind,ro $1 && {python}"
+READ_BESIDE = """
+import sys
+from pipeline.kv.rocks import open_rocks
+kv = open_rocks(sys.argv[1], read_only_secondary=True)
+for line in sys.stdin:
+    kv.refresh()
+    print(len(kv.scan(b"", b"\\xff", 10_000)), flush=True)
+kv.close()
+"""
+
+
+@pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"], check=False).returncode != 0,
+    reason="needs unprivileged mounts",
+)
+def test_a_store_that_may_only_be_read_is_followed(tmp_path: Path) -> None:
+    """The reader's view of the directory is read-only; the owner goes on writing, and makes new files."""
+    owner = open_rocks(filled(tmp_path / "db", 10), write_buffer_bytes=1 << 16)
+    process = python(READ_BESIDE, str(tmp_path / "db"), shell=f"unshare -rm sh -c '{READ_ONLY}' sh \"$@\"")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for round_number in range(1, 4):
+        owner.write({key(100 * round_number + i): random.randbytes(3_000) for i in range(100)}, sync=True)
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == f"{10 + 100 * round_number}\n"
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    owner.close()
 
 
 def test_secondary_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
