@@ -9,10 +9,10 @@ from pipeline.shards.life import TaskState
 from pipeline.shards.recovery import last_signed_root
 from pipeline.shards.task import ShardTask
 
-_PATIENCE_MS: Final = 60_000
+PATIENCE_MS: Final = 60_000
 
 
-def finish(node: Node, patience_ms: int = _PATIENCE_MS) -> None:
+def finish(node: Node, patience_ms: int = PATIENCE_MS) -> None:
     """Until every input and effect is executed and every block is under a signed root.
 
     Raises what halts the node, and `Fatal` where it takes longer.

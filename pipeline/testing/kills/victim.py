@@ -11,8 +11,9 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from random import Random
 from types import FrameType
@@ -28,7 +29,7 @@ from pipeline.errors import HauptbuchError
 from pipeline.log.port import Append
 from pipeline.node.node import Node
 from pipeline.shards.life import TaskState
-from pipeline.testing.kills.finish import finish
+from pipeline.testing.kills.finish import PATIENCE_MS, finish
 from pipeline.testing.kills.ledger import reopened_chain
 from pipeline.testing.kills.traffic import Traffic
 from pipeline.testing.kills.words import Ack, seen_root
@@ -42,11 +43,12 @@ _STEPS: Final = 12
 class Victim:
     """One node, its traffic, and what it tells."""
 
-    def __init__(self, node: Node, random: Random) -> None:
-        """Nothing runs yet."""
+    def __init__(self, node: Node, random: Random, tell: Callable[[str], None]) -> None:
+        """Nothing runs yet. `tell` takes whole lines, several at once."""
         layout = node.layout
         self._node = node
         self._random = random
+        self._told = tell
         self._traffic = Traffic(node, reopened_chain(layout), random)
         client = LightClient(load_trust(layout.trust), node.verifier)
         self._subscriber = StateRootSubscriber(node.log, client, range(len(node.tasks)))
@@ -54,7 +56,7 @@ class Victim:
     def lead(self) -> None:
         """Drive until every shard leads."""
         self._node.run_until(lambda: all(task.state is TaskState.LEADING for task in self._node.tasks))
-        _tell(["ready"])
+        self._tell(["ready"])
         self._publish(self._traffic.funding())
 
     def play(self) -> None:
@@ -64,28 +66,30 @@ class Victim:
             self._node.step()
         self._tell_roots()
 
-    def finish(self) -> None:
-        """Drive until everything is executed and signed."""
-        finish(self._node)
+    def finish(self, patience_ms: int = PATIENCE_MS) -> None:
+        """Drive until everything is executed and signed. Raises as `finish.finish`."""
+        finish(self._node, patience_ms)
         self._tell_roots()
-        _tell(["done"])
+        self._tell(["done"])
 
     def _publish(self, appends: Sequence[Append]) -> None:
         offsets = self._node.log.append(appends)
-        _tell(
+        self._tell(
             str(Ack(append.target.partition, offset, sha256(append.value or b"").hexdigest()))
             for append, offset in zip(appends, offsets, strict=True)
         )
 
     def _tell_roots(self) -> None:
-        _tell([str(seen_root(root)) for root in self._subscriber.poll()])
+        self._tell([str(seen_root(root)) for root in self._subscriber.poll()])
         assert not self._subscriber.refused, self._subscriber.refused[0]
 
+    def _tell(self, lines: Iterable[str]) -> None:
+        self._told("".join(f"{line}\n" for line in lines))
 
-def _tell(lines: Iterable[str]) -> None:
-    text = "".join(f"{line}\n" for line in lines)
-    if text:
-        os.write(sys.stdout.fileno(), text.encode())
+
+def _say(text: str) -> None:
+    """Unbuffered: what was said outlives this process."""
+    os.write(sys.stdout.fileno(), text.encode())
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -105,12 +109,10 @@ def main(arguments: Sequence[str]) -> int:
         config = Config(store=StoreConfig(durability=options.durability))
         node = Node.open(options.directory, config=config, suites=TEST_SUITES)
         try:
-            victim = Victim(node, Random(options.seed))
+            victim = Victim(node, Random(options.seed), _say)
             victim.lead()
-            played = 0
-            while options.batches is None or played < options.batches:
+            for _ in count() if options.batches is None else range(options.batches):
                 victim.play()
-                played += 1
             victim.finish()
         finally:
             node.close()
