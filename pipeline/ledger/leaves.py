@@ -43,12 +43,12 @@ class Balance(NamedTuple):
 
     @classmethod
     def from_bytes(cls, value: bytes | None) -> "Balance":
-        """The balance of a leaf value; no leaf is zero."""
+        """The balance of a leaf value; no leaf is zero. Raises `Fatal` for bytes that no engine wrote."""
         if value is None:
             return cls()
-        if len(value) != BALANCE_BYTES:
-            raise Fatal("a balance leaf does not have 17 bytes: restore the state store from the log")
-        return cls(int.from_bytes(value[:16], "big"), value[16:] == _FROZEN)
+        if len(value) != BALANCE_BYTES or value[16] > 1:
+            raise Fatal("a balance leaf is not 16 bytes and a flag: restore the state store from the log")
+        return cls(int.from_bytes(value[:16], "big"), value[16] == 1)
 
 
 class Asset(NamedTuple):
