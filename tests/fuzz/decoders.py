@@ -61,7 +61,7 @@ def _record(kind: Any) -> Callable[[bytes], bytes]:
 
 
 def _datum(kind: Any) -> Callable[[bytes], bytes]:
-    return lambda raw: kind.from_bytes(raw).to_bytes() or b""
+    return lambda raw: bytes(kind.from_bytes(raw).to_bytes())
 
 
 @cache
@@ -180,7 +180,7 @@ DECODERS: Final = {
         Decoder("cursor", _datum(ShardCursor), STORED, canonical=False),
         Decoder("outputs", lambda raw: encode_appends(decode_appends(raw)), STORED),
         Decoder("account", _datum(Account), STORED),
-        Decoder("balance", _datum(Balance), STORED),
+        Decoder("balance", lambda raw: Balance.from_bytes(raw).to_bytes() or bytes(17), STORED),
         Decoder("asset", _datum(Asset), STORED),
         Decoder("log_record", _stored_record, STORED),
         Decoder("log_metadata", _metadata, STORED),
