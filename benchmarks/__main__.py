@@ -8,7 +8,7 @@ from importlib.metadata import version
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import original, proofs, rates, recovery, tree
+from benchmarks import audit, original, proofs, rates, recovery, tree
 
 PACKAGES = ("cryptography", "fastavro", "rocksdict", "pqcrypto")
 
@@ -21,6 +21,7 @@ def main() -> None:
     console.print(_tree())
     console.print(_proofs())
     console.print(_recovery())
+    console.print(_audit())
     console.print(_original())
 
 
@@ -79,6 +80,17 @@ def _recovery() -> Table:
     table.add_row("stores kept", f"{figures.with_store_seconds:.2f}", "")
     rate = figures.transactions / figures.from_log_seconds
     table.add_row("stores lost, from the log", f"{figures.from_log_seconds:.2f}", f"{rate:,.0f}")
+    return table
+
+
+def _audit() -> Table:
+    rows = audit.run()
+    table = _table(
+        f"Audit of {rows[0].records:,} records that took {rows[0].run_seconds:.1f} s to execute and sign on all cores",
+        *("processes, a core each", "seconds", "µs a record", "ratio to the run"),
+    )
+    for row in rows:
+        table.add_row(str(row.cores), f"{row.seconds:.2f}", f"{row.micros:.0f}", f"{row.ratio:.2f}")
     return table
 
 
