@@ -61,6 +61,7 @@ class _Lent:
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self.partitions, self.read, self.end_offset = log.partitions, log.read, log.end_offset
+        self.settle = log.settle
         self.create_topic, self.append, self.writer, self.wait = log.create_topic, log.append, log.writer, log.wait
 
     def close(self) -> None:
