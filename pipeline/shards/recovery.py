@@ -41,7 +41,8 @@ class Recovery:
     """Catches one shard up. Create it only after the writer is fenced: an older tail could still grow."""
 
     def __init__(self, chain: Chain, shard: int, log: EventLog, store: StateStore, verifier: Verifier) -> None:
-        """Reads where the store stands."""
+        """Reads where the store stands. Raises `Retryable` while an open transaction could hide blocks."""
+        log.settle(TopicPartition(Topic.BLOCKS, shard))
         self._chain = chain
         self._log = log
         self._store = store

@@ -178,9 +178,10 @@ class ShardTask:
 
     def _handle(self, error: HauptbuchError, now_ms: int) -> Progress | Idle:
         match error:
-            case Retryable():
+            case Retryable() if self.state is TaskState.LEADING:
                 return Idle(now_ms + _BACKOFF_MS)
-            case TransactionAbortable() | OutcomeUnknown() | TaskFenced():
+            case Retryable() | TransactionAbortable() | OutcomeUnknown() | TaskFenced():
+                # Fencing and recovery begin anew whatever failed: half of a catching up can't be called again.
                 self._drop()
                 self._retry_at_ms = now_ms + self._backoff_ms()
                 if self.state is not TaskState.FENCING:

@@ -45,20 +45,19 @@ class Executor:
     def catch_up(self, signed: ShardCursor) -> bool:
         """Execute some blocks on the way to the signed head; False where their inputs are not visible yet."""
         cursor = self._cursor
-        if self._catching_up is None:
+        reader, self._catching_up = self._catching_up, None  # kept only where all that it gave was executed
+        if reader is None:
             offset = find_block(self._log, cursor.shard, cursor.height) if cursor.height >= 0 else 0
-            self._catching_up = BlockReader(
-                self._log, cursor.shard, cursor.height + 1, cursor.block_hash, start_offset=offset
-            )
-        blocks = self._catching_up.read(min(_BATCH, signed.height - cursor.height))
+            reader = BlockReader(self._log, cursor.shard, cursor.height + 1, cursor.block_hash, start_offset=offset)
+        blocks = reader.read(min(_BATCH, signed.height - cursor.height))
         if not blocks:
             raise TaskDiverged(
                 f"shard {cursor.shard}: block {cursor.height + 1} is signed but not on the log: restore the topics"
             )
         for block in blocks:
             if not self.execute(block):
-                self._catching_up = None  # read the rest again
                 return False
+        self._catching_up = reader
         return True
 
     def execute(self, block: CommittedBlock) -> bool:

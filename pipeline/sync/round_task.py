@@ -79,13 +79,13 @@ class RoundTask(ABC):
 
     def _handle(self, error: HauptbuchError, now_ms: int) -> Progress | Idle:
         match error:
-            case Retryable():
+            case Retryable() if self.state is not SyncState.FENCING:
                 return Idle(now_ms + RETRY_MS)
             case TaskFenced() if not self._still_owner():
                 self._drop()
                 self.state, self.error = SyncState.FENCED, error
                 return Idle()
-            case TaskFenced() | TransactionAbortable() | OutcomeUnknown():
+            case Retryable() | TaskFenced() | TransactionAbortable() | OutcomeUnknown():
                 self._drop()
                 self.state, self._retry_at_ms = SyncState.FENCING, now_ms + RETRY_MS
                 return Idle(self._retry_at_ms)

@@ -89,8 +89,13 @@ class SignerGuard:
         """Fence older writers of this signer, then adopt what it ever signed. Returns the writer."""
         name = f"{self._chain.chain_id.hex()[:16]}-signer-{self.signer.key_id.hex()}"
         writer = self._log.writer(name)  # first: what an older instance commits must be on the log before it is read
-        self._read_local()
-        self._read_log()
+        try:
+            self._log.settle(CHECKPOINTS)  # the open transaction of another signer could hide own signatures
+            self._read_local()
+            self._read_log()
+        except BaseException:
+            writer.close()
+            raise
         return writer
 
     def _read_local(self) -> None:
