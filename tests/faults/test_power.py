@@ -4,6 +4,7 @@ With durability "sync" nothing that was acknowledged is lost. With "process" it 
 log ends earlier, and what knows more than it halts.
 """
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,8 +18,10 @@ from memory_machine import Machine
 
 from pipeline.config import Config
 from pipeline.errors import TaskDiverged
+from pipeline.kv.rocks import open_rocks
 from pipeline.testing.faulty_kv import SimulatedCrash
-from pipeline.testing.kills.judge import Judgement, judge_log
+from pipeline.testing.kills.campaign import start_victim, wait_for_word
+from pipeline.testing.kills.judge import Judgement, judge, judge_log
 from pipeline.testing.kills.ledger import make_directory
 from pipeline.testing.kills.words import Words
 
@@ -111,8 +114,7 @@ def test_nothing_synced_is_lost(tmp_path: Path) -> None:
 def test_a_cut_before_and_after_every_write(tmp_path: Path) -> None:
     for write in range(1, writes_of_a_run(tmp_path / "whole") + 1):
         for moment in (write, write + 0.5):
-            for seed in range(2):
-                cut_and_go_on(tmp_path / f"{moment}-{seed}", moment, seed)
+            cut_and_go_on(tmp_path / f"{moment}", moment, seed=int(2 * moment))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -149,3 +151,47 @@ def test_what_outlived_the_log_halts(outage: Outage) -> None:
     outage.machine.forget("sync")  # the operator's own decision: who saw the lost rounds has proof of it
     outage.play(seed=random.randint(5, 9), config=HASTY)
     outage.judge()
+
+
+# The real disk: write-ahead logs that end early, in the middle of a record or in garbage
+
+
+def newest_wal(folder: Path) -> Path:
+    return max(folder.glob("*.log"), key=lambda file: int(file.stem))
+
+
+def killed(bed: Bed, durability: str) -> None:
+    said = bed.root.parent / "said"
+    with start_victim(bed.root, 5, said, "--durability", durability) as process:
+        wait_for_word("ready", said, process)
+        time.sleep(0.3)
+        process.kill()
+        process.wait()
+    bed.words.hear(said.read_text())
+
+
+def test_a_torn_log_ends_at_a_whole_transaction(bed: Bed) -> None:
+    killed(bed, "process")
+    whole_log, whole, random = bed.judge(finished=False), bed.backup("log"), Random(3)
+    for number in range(6):
+        bed.restore("log", whole)
+        wal = newest_wal(bed.layout.log)
+        content = wal.read_bytes()
+        cut = random.randrange(len(content))
+        wal.write_bytes(content[:cut] + random.randbytes(40 * (number % 2)))
+        beside = judge(bed.layout, Words(), finished=False)
+        open_rocks(bed.layout.log).close()  # its owner recovers it, to the same end
+        assert judge(bed.layout, Words(), finished=False) == beside
+        assert beside.transactions <= whole_log.transactions
+    bed.restore("log", whole)
+    bed.judge(finished=False)
+
+
+def test_state_stores_that_lost_their_tail_catch_up(bed: Bed) -> None:
+    killed(bed, "sync")
+    random = Random(4)
+    for shard in range(2):
+        wal = newest_wal(bed.layout.shard(shard))
+        wal.write_bytes(wal.read_bytes()[: random.randrange(wal.stat().st_size)])
+    bed.play(seed=6)
+    bed.judge()
