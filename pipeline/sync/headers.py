@@ -87,6 +87,7 @@ class HeaderChecker:
         slots = [item.slot for item in header.slots]
         _require(all(a < b for a, b in pairwise(slots)), "its slots are not ascending")
         _require(self._owned.issuperset(slots), "it changes a slot that the shard does not own")
+        _require(sum(item.gas for item in header.slots) <= header.gas_used, "its slots took more gas than the block")
         return {item.slot: item.root for item in header.slots}
 
     def _channels(
