@@ -1,0 +1,152 @@
+"""Attestors and proposers that lie, rounds that are replayed, roots that are offered from elsewhere."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from audit_net import audit_net
+from sync_net import Net, key_of, signer_key
+
+from pipeline.audit.findings import FindingKind
+from pipeline.client.light import LightClient
+from pipeline.client.subscriber import StateRootSubscriber
+from pipeline.client.trust import Trust
+from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.crypto import contexts
+from pipeline.crypto.verifier import InlineVerifier
+from pipeline.errors import VerificationFailed
+from pipeline.ledger.checkpoints import (
+    Assurance,
+    Checkpoint,
+    CheckpointProposal,
+    CheckpointSignature,
+    SignedStateRoot,
+    checkpoint_hash,
+)
+from pipeline.ledger.control import KeySignature
+from pipeline.log.port import Append
+from pipeline.sync.synchronizer import Synchronizer
+from pipeline.testing.suite import TEST_SUITES
+
+NAMES = [f"n{number}" for number in range(6)]
+CHECKPOINTS = TopicPartition(Topic.CHECKPOINTS, 0)
+
+
+def played() -> tuple[Net, Synchronizer]:
+    net = Net(shards=2)
+    sync = net.synchronizer()
+    net.fund(dict.fromkeys(NAMES, 100))
+    net.run(sync)
+    for name in NAMES:
+        net.pay(name, dict.fromkeys(NAMES, 1))
+    net.run(sync)
+    assert sync.error is None
+    return net, sync
+
+
+def client_of(net: Net, attestors: Sequence[str] = ("attestor",), threshold: int = 1) -> LightClient:
+    trust = Trust.of(net.chain, Assurance.HEADERS)
+    keys = tuple(signer_key(name) for name in attestors)
+    return LightClient(replace(trust, attestors=keys, threshold=threshold), InlineVerifier(TEST_SUITES))
+
+
+def signature_by(name: str, datum: bytes) -> KeySignature:
+    return KeySignature(signer_key(name).key_id, key_of(name).suite_id, key_of(name).sign(datum, contexts.CHECKPOINT))
+
+
+def twin_of(net: Net) -> tuple[Checkpoint, CheckpointProposal]:
+    """Another checkpoint of the last round, signed by the true key: two histories for two audiences."""
+    checkpoint, proposal = net.rounds()[-1]
+    other = replace(checkpoint, timestamp_ms=checkpoint.timestamp_ms + 1)
+    return other, replace(proposal, checkpoint=other.to_bytes())
+
+
+def test_two_audiences_that_meet_have_the_proof() -> None:
+    """An equivocating signer is caught by any client that saw the other root, and by the audit, with both hashes."""
+    net, _ = played()
+    other, proposal = twin_of(net)
+    shown = net.state_roots(0)[-1]
+    hidden = replace(shown, checkpoint=proposal.checkpoint, signatures=(signature_by("attestor", proposal.checkpoint),))
+    client = client_of(net)
+    assert client.verify_root(hidden).checkpoint == other, "alone it looks as good"
+    with pytest.raises(VerificationFailed, match="equivocation"):
+        client.verify_root(shown)
+    signature = CheckpointSignature(
+        other.round,
+        checkpoint_hash(proposal.checkpoint),
+        signer_key("attestor").key_id,
+        key_of("attestor").suite_id,
+        key_of("attestor").sign(proposal.checkpoint, contexts.CHECKPOINT),
+    )
+    net.log.append([Append(CHECKPOINTS, None, record) for record in (proposal.to_record(), signature.to_record())])
+    kinds = {item.kind for item in audit_net(net).findings}
+    assert FindingKind.EQUIVOCATION in kinds
+
+
+def test_fewer_than_k_liars_convince_nobody_and_k_do() -> None:
+    """What k of n means: with two of three, one lying attestor is harmless, two are the ledger."""
+    net, _ = played()
+    honest = net.state_roots(0)[-1]
+    lie = replace(Checkpoint.from_bytes(honest.checkpoint), timestamp_ms=1).to_bytes()
+    people = ("attestor", "second", "third")
+
+    def lied(*names: str) -> SignedStateRoot:
+        return replace(honest, checkpoint=lie, signatures=tuple(signature_by(name, lie) for name in names))
+
+    for names in (("second",), ("second", "second"), ("second", "stranger"), ()):
+        with pytest.raises(VerificationFailed, match="2 are needed"):
+            client_of(net, people, 2).verify_root(lied(*names))
+    assert client_of(net, people, 2).verify_root(lied("second", "third")).checkpoint.timestamp_ms == 1
+
+
+def test_a_signature_under_a_borrowed_name_counts_for_nobody() -> None:
+    net, _ = played()
+    honest = net.state_roots(0)[-1]
+    forged = replace(signature_by("mallory", honest.checkpoint), signer=signer_key("attestor").key_id)
+    other_suite = replace(honest.signatures[0], suite=2)
+    for signature in (forged, other_suite, replace(honest.signatures[0], signature=b"")):
+        with pytest.raises(VerificationFailed, match="0 attestors"):
+            client_of(net).verify_root(replace(honest, signatures=(signature,)))
+
+
+def test_thousands_of_signatures_buy_no_work() -> None:
+    net, _ = played()
+    honest = net.state_roots(0)[-1]
+    with pytest.raises(VerificationFailed, match="256 are allowed"):
+        client_of(net).verify_root(replace(honest, signatures=honest.signatures * 5_000))
+
+
+def test_old_rounds_on_checkpoints_again_change_nothing() -> None:
+    net, sync = played()
+    records = [record.value for record in net.read(Topic.CHECKPOINTS)]
+    before = sync.follower.ledger.round
+    net.log.append([Append(CHECKPOINTS, None, value) for value in [*records, *reversed(records)]])
+    net.pay(NAMES[0], {NAMES[1]: 1})
+    net.run(sync)
+    assert sync.error is None
+    assert sync.follower.ledger.round > before
+    fresh = net.synchronizer()
+    net.run(fresh, tasks=[])
+    assert fresh.error is None
+    assert fresh.follower.ledger.checkpoint_hash == sync.follower.ledger.checkpoint_hash
+
+
+def test_a_subscriber_passes_by_roots_that_were_slipped_in() -> None:
+    """Old ones, another shard's, another chain's, unsigned ones; it goes on with the true ones."""
+    net, sync = played()
+    subscriber = StateRootSubscriber(net.log, client_of(net), range(2))
+    assert subscriber.poll()
+    honest = net.state_roots(0)[-1]
+    chain = replace(Checkpoint.from_bytes(honest.checkpoint), chain_id=bytes(32)).to_bytes()
+    slipped = [
+        replace(honest, signatures=()),
+        net.state_roots(1)[-1],
+        replace(honest, checkpoint=chain, signatures=(signature_by("attestor", chain),)),
+    ]
+    target = TopicPartition(Topic.STATE_ROOTS, 0)
+    offsets = net.log.append([Append(target, None, root.to_record()) for root in slipped])
+    assert subscriber.poll() == []
+    assert [item.offset for item in subscriber.refused] == offsets
+    net.pay(NAMES[0], {NAMES[1]: 1})
+    net.run(sync)
+    assert subscriber.poll()
