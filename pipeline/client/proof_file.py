@@ -4,17 +4,16 @@ Two files in one: the tree's proof leads to a shard's root, the `SignedStateRoot
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 from pipeline.codec.avro import codec
 from pipeline.codec.types import StateKey
 from pipeline.errors import PoisonRecord, VerificationFailed
 from pipeline.ledger.checkpoints import SignedStateRoot, StateRoot
+from pipeline.ledger.genesis import MAX_PROOF_BYTES
 from pipeline.state.store import StateStore
 from pipeline.tree.proofs import Proof
 
-MAX_PROOF_BYTES: Final = 2**20
-
+__all__ = ["MAX_PROOF_BYTES", "StateProof", "prove"]
 
 @dataclass(frozen=True, slots=True)
 class StateProof:

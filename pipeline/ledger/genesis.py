@@ -20,6 +20,9 @@ from pipeline.errors import ConfigError
 PROTOCOL: Final = 1
 CHUNK_BYTES: Final = 524_288
 """Greatest encoding of one relay bundle or receipt chunk."""
+MAX_PROOF_BYTES: Final = 1_048_576
+"""Greatest proof file that readers accept; genesis keeps every leaf's proof below it."""
+_PROOF_PATH_BYTES: Final = 16_384  # a full page, the most siblings, the key's fixed parts, state root and checkpoint
 _OVERHEAD_BYTES: Final = 1_024
 _SIGNATURE_BYTES: Final = 8_192  # room for one of the largest suite, with its signer
 _KEY_BYTES: Final = 2_700  # room for a public key of the largest suite
@@ -168,6 +171,8 @@ class Genesis:
         header = 42 * min(SLOTS, 2 * limits.entries * limits.block_records) + 42 * channels + _OVERHEAD_BYTES
         governance = (self.attestor_threshold + self.operator_threshold) * _SIGNATURE_BYTES
         governance += len(self.attestors) * _KEY_BYTES
+        leaf = max(limits.data_value_bytes + limits.data_name_bytes, limits.symbol_bytes)
+        proof = leaf + self.attestor_threshold * _SIGNATURE_BYTES + _PROOF_PATH_BYTES
         return [
             (
                 self.protocol == PROTOCOL,
@@ -208,6 +213,11 @@ class Genesis:
                 max(CHUNK_BYTES, limits.record_bytes, receipt, header, governance) + _OVERHEAD_BYTES
                 <= limits.message_bytes,
                 f"the largest output does not fit max.message.bytes {limits.message_bytes}",
+            ),
+            (
+                proof <= MAX_PROOF_BYTES,
+                f"the largest leaf's proof, with its attestors' signatures, may need {proof} bytes, more than the "
+                f"{MAX_PROOF_BYTES} that readers accept; lower data_value_bytes or the attestor threshold",
             ),
             (self.max_clock_step_ms > 0 and self.heartbeat_ms > 0, "a clock setting is not positive"),
             (self.created_ms >= 0, "created_ms is negative"),

@@ -397,6 +397,11 @@ def test_genesis_comes_back() -> None:
             replace(GENESIS, limits=Limits(record_bytes=9, block_bytes=2**31 - 1, message_bytes=560_000)),
             "max.message.bytes",
         ),
+        (replace(GENESIS, limits=Limits(data_value_bytes=1_040_000)), "lower data_value_bytes"),
+        (
+            replace(GENESIS, limits=Limits(message_bytes=4_000_000), attestors=MANY[:130], attestor_threshold=126),
+            "or the attestor threshold",
+        ),
         (replace(GENESIS, limits=Limits(entries=65_536)), "entry index"),
         (replace(GENESIS, limits=Limits(operations=101, entries=100)), "more operations"),
         (replace(GENESIS, limits=Limits(block_gas=10**9)), "the dearest transaction"),
