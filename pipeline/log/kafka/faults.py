@@ -1,5 +1,7 @@
 """What an error of the Kafka client means here: each maps to the exception that names its recovery."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -36,6 +38,20 @@ def error_in(exception: KafkaException) -> KafkaError:
     error = exception.args[0]
     assert isinstance(error, KafkaError), f"an exception without its error: {exception!r}"
     return error
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raise `KafkaException` for what the client raises out of a call that serves delivery reports.
+
+    It raises a fatal error there, and calls the next report with the exception set, which Python makes a `SystemError`.
+    """
+    try:
+        yield
+    except SystemError as error:
+        if isinstance(error.__cause__, KafkaException):
+            raise error.__cause__ from None
+        raise
 
 
 def refusal(error: KafkaError) -> ConfigError | None:

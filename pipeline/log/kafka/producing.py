@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from pipeline.codec.topics import TopicPartition
 from pipeline.errors import OutcomeUnknown
-from pipeline.log.kafka.faults import refusal
+from pipeline.log.kafka.faults import error_in, plain_errors, refusal
 from pipeline.log.kafka.settings import MESSAGE_TIMEOUT_MS, Settings
 from pipeline.log.port import Append
 
@@ -46,6 +46,7 @@ class PlainProducer:
 
     def __init__(self, settings: Settings, name_of: Callable[[TopicPartition], str]) -> None:
         """Connects when it is first used."""
+        self._settings = settings
         self._producer = Producer(settings)
         self._name_of = name_of
 
@@ -55,13 +56,27 @@ class PlainProducer:
         Raises `OutcomeUnknown` where some may not have made it, `ConfigError` where the cluster refuses this client.
         """
         delivery = _Delivery(len(appends))
+        producer = self._producer
+        try:
+            with plain_errors():
+                self._send(producer, appends, delivery)
+        except KafkaException as exception:
+            if self._producer is producer:  # it will do nothing any more
+                self._producer = Producer(self._settings)
+            raise OutcomeUnknown(f"Kafka did not confirm every record: {error_in(exception).str()}") from None
+        if delivery.error is not None:
+            refused = refusal(delivery.error)
+            raise refused or OutcomeUnknown(f"Kafka did not confirm every record: {delivery.error.str()}")
+        return delivery.offsets
+
+    def _send(self, producer: Producer, appends: Sequence[Append], delivery: _Delivery) -> None:
+        """Until all reports are there."""
         deadline = time.monotonic() + _DELIVERY_S
-        producer, name_of = self._producer, self._name_of
         for index, (target, key, value) in enumerate(appends):
-            report = partial(delivery.report, index)
+            topic, report = self._name_of(target), partial(delivery.report, index)
             while True:
                 try:
-                    producer.produce(name_of(target), value, key, target.partition, on_delivery=report)
+                    producer.produce(topic, value, key, target.partition, on_delivery=report)
                 except BufferError:  # full: other calls wait for the same brokers
                     producer.poll(_SLICE_S)
                     if time.monotonic() < deadline:
@@ -72,10 +87,6 @@ class PlainProducer:
             producer.poll(_SLICE_S)
             if time.monotonic() > deadline:
                 raise OutcomeUnknown(f"Kafka did not confirm {delivery.left} of {len(appends)} records in time")
-        if delivery.error is not None:
-            refused = refusal(delivery.error)
-            raise refused or OutcomeUnknown(f"Kafka did not confirm every record: {delivery.error.str()}")
-        return delivery.offsets
 
     def close(self) -> None:
         """Every call has its reports by now, or was given up."""

@@ -24,7 +24,7 @@ from pipeline.errors import (
     TaskFenced,
     TransactionAbortable,
 )
-from pipeline.log.kafka.faults import error_in, refusal, write_fault
+from pipeline.log.kafka.faults import error_in, plain_errors, refusal, write_fault
 from pipeline.log.kafka.settings import LOGGER, TRANSACTION_TIMEOUT_MS, Settings
 from pipeline.log.port import Append, Committed
 
@@ -122,29 +122,28 @@ class KafkaWriter:
                 self._result = self._commit(job)
             except HauptbuchError as error:
                 self._result = error
-                break
+                return
             except Exception as error:  # noqa: BLE001 - a thread that dies silently would be waited for for ever
                 LOGGER.exception("writer %s", self._id)
                 self._result = OutcomeUnknown(f"writer {self._id} failed: {type(error).__name__}: {error}")
-                break
-        # In this thread: the client takes its time to give up what is on its way.
-        self._producer.purge()
-        self._producer.close()
+                return
+        self._producer.close()  # in this thread, since it can take its time
 
     def _commit(self, appends: Sequence[Append]) -> Committed:
         deadline = time.monotonic() + COMMIT_S
         offsets: list[int | None] = [None] * len(appends)
         committing = False
         try:
-            self._producer.begin_transaction()
-            # Alone and first: a late end of the previous transaction can commit a prefix of this one, which must then
-            # be a header without the rest. A recovering leader mends that; it could not mend the contrary.
-            self._produce(appends[:1], 0, offsets)
-            self._flush(deadline)
-            if offsets[0] is not None:
-                self._produce(appends[1:], 1, offsets)
-            committing = True
-            self._end(deadline)
+            with plain_errors():
+                self._producer.begin_transaction()
+                # Alone and first: a late end of the previous transaction can commit a prefix of this one, which must
+                # then be a header without the rest. A recovering leader mends that; it could not mend the contrary.
+                self._produce(appends[:1], 0, offsets)
+                self._flush(deadline)
+                if offsets[0] is not None:
+                    self._produce(appends[1:], 1, offsets)
+                committing = True
+                self._end(deadline)
         except KafkaException as exception:
             error = error_in(exception)
             if error.txn_requires_abort():
