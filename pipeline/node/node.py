@@ -70,7 +70,7 @@ class Node:
         self.log = EmbeddedLog(open_kv(layout.log), durability=durability, max_message_bytes=limit)
         create_topics(self.log, chain)
         self._kvs: list[KeyValue] = []
-        self._cache_bytes = config.store.cache_bytes // chain.genesis.shards
+        self._stores: list[StateStore] = []
         self.allocator = ShardAllocator(chain, self._open_store, config.system.max_shards)
         self.tasks: list[ShardTask] = []
         self._open_tasks(chain.genesis.shards)
@@ -116,8 +116,16 @@ class Node:
             self.tasks.append(task)
 
     def _open_store(self, shard: ShardId) -> StateStore:
-        owned = self.chain.shard_map.slots_of(shard)
-        return StateStore(self._open_kv(self.layout.shard(shard)), shard, owned, self._cache_bytes)
+        return self._open_state(self.layout.shard(shard), shard)
+
+    def _open_state(self, path: Path, shard: ShardId) -> StateStore:
+        """Open a state store, and share the memory out anew among all that are open."""
+        share = self.config.store.cache_bytes // (len(self._stores) + 1)
+        store = StateStore(self._open_kv(path), shard, self.chain.shard_map.slots_of(shard), share)
+        for other in self._stores:
+            other.limit_cache(share)
+        self._stores.append(store)
+        return store
 
     def _synchronizer(self, signer: PrivateKey) -> Synchronizer:
         # The synchronizer of a one-process node is the same process and operator as its shards: executing their
@@ -131,8 +139,7 @@ class Node:
         )
 
     def _attesting_store(self, shard: int) -> StateStore:
-        path = self.layout.sync / "shards" / str(shard)
-        return StateStore(self._open_kv(path), ShardId(shard), self.chain.shard_map.slots_of(shard), self._cache_bytes)
+        return self._open_state(self.layout.sync / "shards" / str(shard), ShardId(shard))
 
     def _open_kv(self, path: Path) -> KeyValue:
         path.mkdir(parents=True, exist_ok=True)

@@ -18,11 +18,11 @@ class TreeCache:
     Nothing is dropped by itself: a tree that holds a proposal's changes can't be built again from what is committed.
     """
 
-    __slots__ = ("_limit", "_trees", "memory_bytes")
+    __slots__ = ("_trees", "limit", "memory_bytes")
 
     def __init__(self, limit: int) -> None:
         """Empty."""
-        self._limit = limit
+        self.limit = limit
         self._trees: dict[Slot, SlotTree] = {}
         self.memory_bytes = 0
 
@@ -41,12 +41,12 @@ class TreeCache:
 
     def shrink(self, kept: Container[Slot]) -> None:
         """Drop trees down to the limit, but none of the slots `kept`."""
-        if self.memory_bytes <= self._limit:
+        if self.memory_bytes <= self.limit:
             return
         for slot in list(self._trees):
             if slot not in kept:
                 self.memory_bytes -= self._trees.pop(slot).memory_bytes
-                if self.memory_bytes <= self._limit:
+                if self.memory_bytes <= self.limit:
                     return
 
     def clear(self) -> None:
@@ -66,8 +66,12 @@ class ValueCache:
 
     def __init__(self, limit: int) -> None:
         """Empty."""
-        self._half = limit // 2
+        self.limit(limit)
         self.clear()
+
+    def limit(self, limit: int) -> None:
+        """Change the limit."""
+        self._half = limit // 2
 
     def clear(self) -> None:
         """Forget all."""

@@ -147,6 +147,7 @@ class StateStore:
         check_format(kv, records.FORMAT_KIND, records.FORMAT_VERSION)
         self._kv, self.shard = kv, shard
         self._owned = frozenset(owned)
+        self.cache_bytes = cache_bytes
         self._trees = TreeCache(cache_bytes // 2)
         self.tip: list[Prepared] = []  # the proposals that the slot trees hold, oldest first
         self.values = ValueCache(cache_bytes // 2)
@@ -180,6 +181,12 @@ class StateStore:
     def memory_bytes(self) -> int:
         """Bytes that the caches hold, roughly."""
         return self._trees.memory_bytes + self.values.memory_bytes
+
+    def limit_cache(self, cache_bytes: int) -> None:
+        """Change the limit of `memory_bytes`; what is over it is dropped as the store is used on."""
+        self.cache_bytes = cache_bytes
+        self._trees.limit = cache_bytes // 2
+        self.values.limit(cache_bytes // 2)
 
     def meta(self, name: bytes) -> bytes | None:
         """What was committed under `name`."""

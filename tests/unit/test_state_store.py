@@ -230,6 +230,18 @@ def test_many_leaves_are_read_in_pages() -> None:
     assert again.memory_bytes == 0
 
 
+def test_a_lower_limit_holds_as_the_store_is_used_on() -> None:
+    store = opened(MemoryKeyValue())
+    many = {StateKey(b"data/" + bytes(32) + b"/%d" % n): b"%d" % n for n in range(1_000)}
+    store.commit(store.view().prepare(many), {})
+    before = store.memory_bytes
+    store.limit_cache(0)
+    for value in (b"1", b"2"):
+        store.commit(store.view().prepare({ALICE: value}), {})
+    assert store.memory_bytes < before // 100
+    assert dict(store.scan_keys()) == {**many, ALICE: b"2"}
+
+
 def test_tree_cache_drops_the_least_recently_used() -> None:
     size = SlotTree().memory_bytes
     cache = TreeCache(2 * size)
