@@ -6,13 +6,18 @@ keys/NAME.json  log/  shards/N/  sync/
 
 import fcntl
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 from pipeline.errors import ConfigError, PoisonRecord
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.genesis import Genesis
+
+_LOOKS: Final = 10
+_LOOK_SECONDS: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +92,8 @@ class DirectoryLock:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            owner = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "?"
             os.close(self._descriptor)
-            raise ConfigError(f"{layout.root} is in use by pid {owner}") from None
+            raise ConfigError(f"{layout.root} is in use by pid {_owner(layout) or '?'}") from None
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
 
@@ -109,6 +113,16 @@ class DirectoryLock:
             os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _owner(layout: NodeLayout) -> int | None:
+    """Who holds the lock. It may have taken it just now, and the file still be empty or name one that died."""
+    for _ in range(_LOOKS):
+        owner = lock_holder(layout)
+        if owner is not None:
+            return owner
+        time.sleep(_LOOK_SECONDS)
+    return None
 
 
 def lock_holder(layout: NodeLayout) -> int | None:

@@ -1,14 +1,18 @@
 """Processes that are told to stop in the middle of a block, and two that want the same directory."""
 
+import fcntl
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from fault_bed import Bed
 
+from pipeline.errors import ConfigError
 from pipeline.testing.kills.campaign import errors_of, start_victim, wait_for_word
 
 PATIENCE_S = 60
@@ -70,6 +74,28 @@ def test_a_race_for_the_directory_has_one_winner(bed: Bed) -> None:
         assert errors_of(sayings[number]) == f"{bed.root} is in use by pid {winner.pid}"
     bed.words.hear(sayings[processes.index(winner)].read_text())
     bed.play(seed=9)
+    bed.judge()
+
+
+def test_the_owner_is_named_even_if_it_came_this_moment(bed: Bed) -> None:
+    """The file still names one that died while the new owner has the lock and has not written its name yet."""
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    path = bed.root / "lock"
+    path.write_text(str(dead.pid))
+    with path.open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        writing = threading.Timer(0.03, path.write_text, [str(os.getpid())])
+        writing.start()
+        with pytest.raises(ConfigError, match=f"is in use by pid {os.getpid()}$"):
+            bed.open()
+        writing.join()
+    path.write_text("")
+    with path.open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match=r"is in use by pid \?$"):
+            bed.open()
+    bed.play(seed=2)
     bed.judge()
 
 
