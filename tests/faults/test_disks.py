@@ -38,6 +38,20 @@ def test_a_full_disk_stops_the_node_until_there_is_space(small_disk: SmallDisk, 
     bed.judge()
 
 
+def test_a_limit_on_the_size_of_files_is_a_full_disk(bed: Bed) -> None:
+    """A quota of a kind that needs no mount. The limit is on the write-ahead log."""
+    command = (
+        f"ulimit -f 256; exec {sys.executable} -m pipeline.testing.kills.victim '{bed.root}' 2 --durability process"
+    )
+    limited = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    assert limited.returncode == 2, limited.stderr
+    assert FULL.fullmatch(limited.stderr.rstrip("\n")), limited.stderr
+    bed.words.hear(limited.stdout)
+    bed.judge(finished=False)
+    bed.play(seed=3)
+    bed.judge()
+
+
 def test_a_read_only_disk_is_told_and_can_be_read(small_disk: SmallDisk) -> None:
     bed = Bed.make(small_disk.path / "ledger")
     bed.play(seed=1)
