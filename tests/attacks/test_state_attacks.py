@@ -39,11 +39,12 @@ def test_an_inner_node_is_no_leaf_of_a_list() -> None:
     """RFC 6962: without the prefixes, two hashes side by side would be a leaf of a shorter list with the same root."""
     leaves = [b"first", b"second", b"third", b"fourth"]
     root = merkle_root(leaves)
-    inner = leaf_hash(leaves[0]) + leaf_hash(leaves[1])
+    first, second = (leaf_hash(leaves[at]) + leaf_hash(leaves[at + 1]) for at in (0, 2))
     path = inclusion_path(leaves, 0)
     assert root_from_inclusion(0, 4, leaves[0], path) == root
-    assert root_from_inclusion(0, 2, inner, path[1:]) != root
-    assert merkle_root([inner, leaf_hash(leaves[2]) + leaf_hash(leaves[3])]) != root
+    for prefix in (b"", b"\x00", b"\x01"):
+        assert root_from_inclusion(0, 2, prefix + first, path[1:]) != root
+        assert merkle_root([prefix + first, prefix + second]) != root
     assert merkle_root([*leaves, leaves[3]]) != root, "nor does repeating the last leaf keep the root"
 
 
@@ -94,6 +95,7 @@ def test_levels_can_not_move_between_the_trees() -> None:
     for cut in range(0, len(everything) + 1, 32):
         moved = replace(honest, siblings=everything[:cut], slot_siblings=everything[cut:])
         assert refused(moved) == (cut != len(honest.siblings))
+    assert refused(replace(honest, slot_siblings=honest.slot_siblings + bytes(32))), "nor is a level added at the top"
     absent = StateKey(b"account/" + bytes([0x12, 0x30]) + b"\xff" * 30)
     honest_absence = crowded_proof(absent, None)
     assert not refused(honest_absence)

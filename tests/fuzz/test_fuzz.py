@@ -62,7 +62,7 @@ def test_hurt_bytes_decode_to_themselves_or_are_refused(name: str, data: st.Data
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=1_000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_very_many_hurt_bytes(name: str, data: st.DataObject) -> None:
     check(DECODERS[name], data.draw(hurt_inputs(name)))
@@ -70,7 +70,7 @@ def test_very_many_hurt_bytes(name: str, data: st.DataObject) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(raw=st.binary(max_size=300))
 def test_noise(name: str, raw: bytes) -> None:
     check(DECODERS[name], raw)
