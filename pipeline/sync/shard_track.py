@@ -4,7 +4,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import BlockHash
+from pipeline.errors import TaskDiverged
 from pipeline.ledger.blocks import BlockHeader
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.cursor import ShardCursor
@@ -17,6 +19,7 @@ from pipeline.sync.headers import CheckedHead, HeaderChecker
 from pipeline.sync.settings import SyncConfig
 
 _READ_AHEAD: Final = 64
+_CONTROL: Final = TopicPartition(Topic.CONTROL, 0)
 
 
 class CheckedBlock(NamedTuple):
@@ -44,6 +47,7 @@ class ShardTrack:
     ) -> None:
         """`signed`: the head to go on from; its block stands below `next_offset`. No executor: headers only."""
         cursor = signed.cursor
+        self._log = log
         self._control = control
         self._config = config
         self._checker = HeaderChecker(chain, cursor.shard)
@@ -86,15 +90,31 @@ class ShardTrack:
             return False
         control = self._control.after(header.inputs[0].next if header.inputs else 0)
         if control is None:
+            self._require_end(block, _CONTROL, header.inputs[0].next)
             return False
         head = self._checker.check(self._head, header, block.block_hash, control)
         if self._executor is not None and not self._executor.execute(block):
+            for item in header.inputs:
+                self._require_end(block, item.source, item.next)
             return False
         self._head = head
         last_sent = {item.peer: item.sequence for item in header.channels_out}
         cut = CutBlock(tuple((item.peer, item.sequence) for item in header.channels_in), tuple(last_sent.items()))
         self.blocks.append(CheckedBlock(block.offset + 1, header, block.block_hash, head.cursor, cut))
         return True
+
+    def _require_end(self, block: CommittedBlock, source: TopicPartition, next_offset: int) -> None:
+        """Halt where a block that stands on the log consumed what its input has not even begun to hold.
+
+        The end counts open transactions, which hide records from readers: those are waited for.
+        """
+        end = self._log.end_offset(source)
+        if next_offset > end:
+            raise TaskDiverged(
+                f"shard {block.header.shard} height {block.header.height} offset {block.offset}: the block consumed "
+                f"{source.topic.topic_name}-{source.partition} to {next_offset}, which ends at {end}: restore that "
+                "topic if it was cut, else audit the shard"
+            )
 
     def cut_shard(self) -> CutShard:
         """What the consistent cut needs to know."""

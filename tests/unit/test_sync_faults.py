@@ -289,6 +289,32 @@ def test_only_execution_sees_a_lying_leader(assurance: Assurance) -> None:
         assert all(dict(proposal.advanced).get(1, 0) <= height for _, proposal in net.rounds())
 
 
+@pytest.mark.parametrize(("place", "assurance"), [(0, Assurance.HEADERS), (1, Assurance.EXECUTION)])
+def test_a_block_that_consumed_what_its_input_does_not_hold_halts(place: int, assurance: Assurance) -> None:
+    net = busy_net()
+    sync = net.synchronizer(assurance=assurance)
+    net.run(sync)
+    cursor = net.tasks[1].committed
+    header, _ = BlockHeader.from_record(frame_header(lying_header(net)))
+    inputs = list(header.inputs)
+    inputs[place] = replace(inputs[place], next=10**6, count=1, root=bytes(32))
+    positions = tuple(item.next for item in inputs)
+    header = replace(
+        header,
+        inputs=tuple(inputs),
+        slots=(),
+        state_root=net.stores[1].state_root,
+        counts=header.counts._replace(repeats=1),
+        cursors_root=replace(cursor, height=header.height, positions=positions).cursors_root(),  # type: ignore[arg-type]
+    )
+    net.log.append([Append(TopicPartition(Topic.BLOCKS, 1), None, frame_header(header.to_bytes()))])
+    net.run(sync, tasks=[])
+    assert sync.state is SyncState.HALTED
+    name = ("control-0", "relay-1")[place]
+    assert f"shard 1 height {header.height} offset" in str(sync.error)
+    assert f"consumed {name} to 1000000, which ends at" in str(sync.error)
+
+
 def test_execution_survives_stores_behind_and_ahead() -> None:
     net, disk = busy_net(), MemoryKeyValue()
     stores = {shard: MemoryKeyValue() for shard in range(2)}
