@@ -2,13 +2,14 @@
 
 from typing import Final
 
-from pipeline.codec.topics import LogRecord
+from pipeline.codec.topics import LogRecord, Topic
 from pipeline.ledger.composer import Waiting
 from pipeline.ledger.cursor import INPUT_TOPICS, ShardCursor
 from pipeline.log.port import EventLog
 
 _MAX_RECORDS: Final = 8_192
 _MAX_BYTES: Final = 64 << 20
+_PAGE_BYTES: Final = 8 << 20
 
 
 class Backlog:
@@ -23,11 +24,18 @@ class Backlog:
         self._bytes = [0, 0, 0]
         self.waiting_since_ms: int | None = None
 
-    def fill(self, now_ms: int) -> None:
-        """Read what has been committed since, as far as there is room."""
+    def fill(self, now_ms: int, *, all_control: bool = False) -> bool:
+        """Read what has been committed since, as far as there is room.
+
+        `all_control`: one more page of control, room or not; True where there was one, then fill again.
+        """
+        more = False
         for index, source in enumerate(self._sources):
             queue = self._records[index]
             room_records, room_bytes = _MAX_RECORDS - len(queue), _MAX_BYTES - self._bytes[index]
+            whole = all_control and source.topic is Topic.CONTROL
+            if whole:
+                room_records, room_bytes = _MAX_RECORDS, _PAGE_BYTES
             if room_records <= 0 or room_bytes <= 0:
                 continue
             records = self._log.read(source, self._next[index], room_records, room_bytes)
@@ -35,12 +43,14 @@ class Backlog:
                 queue += records
                 self._bytes[index] += _size(records)
                 self._next[index] = records[-1].offset + 1
+                more |= whole
         since = self.waiting_since_ms
         # A clock that was set back must not make what waits linger for as long.
         if since is not None:
             self.waiting_since_ms = min(since, now_ms)
         elif any(self._records):
             self.waiting_since_ms = now_ms
+        return more
 
     @property
     def waiting(self) -> Waiting:

@@ -26,6 +26,11 @@ class Birth:
         self._judged = 1  # genesis stands at offset 0
         self._needed = int(cursor.height < 0)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether no record read so far creates the shard: control must be read on, however much there is."""
+        return bool(self._needed) and self._shard >= self._state.active_shards
+
     def control_records(self, waiting: Sequence[LogRecord]) -> int | None:
         """How many of the waiting control records the next block must take; None where it can't be made yet.
 

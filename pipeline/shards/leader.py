@@ -77,7 +77,7 @@ class Leader:
         """Commit what is done, execute what waits. Raises as the log's writer and the engine do."""
         progressed = self._finish_commit()
         if self._ready is None:
-            self.backlog.fill(now_ms)
+            progressed |= self.backlog.fill(now_ms, all_control=self._birth.is_waiting)
             self._ready = self._execute_next(now_ms)
         if self._ready is not None and self._committing is None:
             self._writer.begin_commit(block_appends(self._ready))

@@ -192,6 +192,19 @@ def test_block_0_takes_all_control_up_to_its_create_shard_whatever_the_limits() 
     assert net.audit().findings == ()
 
 
+def test_a_shard_is_created_behind_more_control_than_a_backlog_holds() -> None:
+    net = ShardNet(1)
+    net.log.append([Append(TopicPartition(Topic.CONTROL, 0), None, b"garbage")] * 9_000)
+    govern(net, CreateShard(1))
+    task = net.task(1)
+    net.run(tasks=[task])
+    assert (task.error, task.committed.height) == (None, 0)
+    assert net.headers(1)[0].inputs[0].count == 9_002
+    follower = net.task(1)
+    net.run(tasks=[follower])
+    assert (follower.error, follower.committed) == (None, task.committed)
+
+
 def test_a_shard_created_late_measures_the_clock_by_shard_0() -> None:
     net = ShardNet(1)
     for _ in range(4):
