@@ -15,7 +15,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PYTEST_ARGS ?=
 BROKERS ?= 1
 
-.PHONY: help setup demo test test-slow check format bench kafka-up kafka-down clean
+.PHONY: help setup demo test test-slow test-kafka check format bench kafka-up kafka-down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -45,6 +45,9 @@ test: setup ## default tests with coverage of pipeline/, subprocesses included; 
 
 test-slow: setup ## the tests that take minutes: simulations, kills, fault points, fuzzers
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+test-kafka: $(KAFKA_STAMP) ## tests on a real broker: HAUPTBUCH_TEST_KAFKA=host:port, a container, or one started here
+	$(BIN)/python -m pytest -m kafka $(PYTEST_ARGS)
 
 check: setup ## formatting, lints, static types, layers
 	$(BIN)/ruff format --check .

@@ -92,8 +92,12 @@ def test_a_topic_that_would_lose_records_is_refused(
     kafka: Kafka, prefix: str, log: KafkaLog, setting: str, value: str
 ) -> None:
     alter(kafka, prefix, Topic.BLOCKS, setting, value)
+
+    def create_for_ever() -> None:  # brokers hear of new settings a moment later
+        until(lambda: log.create_topic(Topic.BLOCKS, 2))
+
     with pytest.raises(ConfigError, match=f"blocks has {setting}={value}"):
-        log.create_topic(Topic.BLOCKS, 2)
+        create_for_ever()
 
 
 def test_what_can_not_be_opened(kafka: Kafka, log: KafkaLog) -> None:

@@ -107,7 +107,7 @@ def run_ci(tmp_path: Path, *, test_output: str, test_status: int = 0) -> subproc
         'for target; do :; done\necho "$target" >> "$0.calls"\n'
         'case "$target" in test) cat "$0.test"; exit '
         + str(test_status)
-        + ";; test-slow) echo '7 passed in 1.00s';; esac\n"
+        + ";; test-slow) echo '7 passed in 1.00s';; test-kafka) echo '5 passed in 1.00s';; esac\n"
     )
     make.chmod(0o755)
     Path(f"{make}.test").write_text(test_output)
@@ -118,8 +118,11 @@ def run_ci(tmp_path: Path, *, test_output: str, test_status: int = 0) -> subproc
 def test_ci_runs_all_stages_and_shows_the_closing_lines(tmp_path: Path) -> None:
     done = run_ci(tmp_path, test_output="....\n512 passed, 3 skipped in 9.87s\n")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "bin" / "make.calls").read_text().split() == ["check", "test", "test-slow", "demo"]
-    assert done.stdout.endswith("make test: 512 passed, 3 skipped in 9.87s\nmake test-slow: 7 passed in 1.00s\n")
+    assert (tmp_path / "bin" / "make.calls").read_text().split() == ["check", "test", "test-slow", "test-kafka", "demo"]
+    assert done.stdout.endswith(
+        "make test: 512 passed, 3 skipped in 9.87s\nmake test-slow: 7 passed in 1.00s\n"
+        "make test-kafka: 5 passed in 1.00s\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,4 +140,4 @@ def test_make_lists_its_targets() -> None:
         pytest.skip("no make")
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = {line.split()[0] for line in listed.splitlines() if line}
-    assert {"setup", "demo", "test", "test-slow", "check", "bench", "clean", "help"} <= targets
+    assert {"setup", "demo", "test", "test-slow", "test-kafka", "check", "bench", "clean", "help"} <= targets

@@ -1,0 +1,277 @@
+"""What of the Kafka log needs no broker: windows, what errors mean, and clients that nobody answers."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.codec.topics import LogRecord, Topic, TopicPartition
+from pipeline.config import KafkaConfig
+from pipeline.errors import (
+    ConfigError,
+    Fatal,
+    HauptbuchError,
+    OutcomeUnknown,
+    Retryable,
+    TaskDiverged,
+    TaskFenced,
+    TransactionAbortable,
+)
+from pipeline.log.kafka import lane as lane_module
+from pipeline.log.kafka import producing, topics, window, writer
+from pipeline.log.kafka.faults import plain_errors, read_fault, write_fault
+from pipeline.log.kafka.lane import Lane
+from pipeline.log.kafka.producing import PlainProducer
+from pipeline.log.kafka.settings import admin_settings, consumer_settings, producer_settings, writer_settings
+from pipeline.log.kafka.topics import TopicCatalog
+from pipeline.log.kafka.window import Window
+from pipeline.log.kafka.writer import KafkaWriter
+from pipeline.log.port import Append
+
+A0 = TopicPartition(Topic.TRANSACTIONS, 0)
+NOBODY = KafkaConfig(bootstrap="127.0.0.1:1", librdkafka={"log_level": 0})  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40), st.booleans()), max_size=60),
+    st.lists(st.tuples(st.integers(0, 200), st.integers(1, 12), st.integers(1, 200)), max_size=20),
+)
+def test_a_window_gives_what_was_added(steps: list[tuple[int, int, bool]], reads: list[tuple[int, int, int]]) -> None:
+    found, everything = Window(5), []
+    for hole, size, is_marker in steps:
+        if is_marker:
+            found.reach(found.high + hole)
+        else:
+            everything.append(LogRecord(found.high + hole, None, bytes(size)))
+            found.add(everything[-1])
+    for start, max_records, max_bytes in reads:
+        expected = [record for record in everything if record.offset >= start]
+        assert found.has(start) == bool(expected)
+        assert found.covers(start) == (5 <= start <= found.high)
+        got = found.take(start, max_records, max_bytes)
+        assert got == expected[: len(got)]
+        assert bool(got) == bool(expected)
+        assert len(got) <= max_records
+        size = sum(len(record.value or b"") for record in got)
+        assert size <= max_bytes or len(got) == 1
+        if len(got) < min(max_records, len(expected)):
+            assert size + len(expected[len(got)].value or b"") > max_bytes
+
+
+def test_a_window_forgets_what_was_taken_long_ago_and_is_full_of_what_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "KEPT_RECORDS", 10)
+    monkeypatch.setattr(window, "FULL_RECORDS", 30)
+    found = Window(0)
+    for offset in range(0, 100, 2):
+        assert not found.is_full
+        found.add(LogRecord(offset, b"k", b"v"))
+        assert found.take(offset, 1, 100) == [LogRecord(offset, b"k", b"v")]
+    assert found.low > 20
+    assert not found.covers(0)
+    assert found.take(found.low, 100, 1000)[0].offset == found.low + 1
+    for offset in range(100, 160, 2):
+        found.add(LogRecord(offset, None, None))
+    assert found.is_full
+    assert len(found.take(100, 100, 1)) == 30
+    assert not found.is_full
+
+
+def test_a_window_is_full_by_bytes_and_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "FULL_BYTES", 100)
+    found = Window(0)
+    found.add(LogRecord(0, None, bytes(1000)))
+    assert not found.is_full  # one record fits always
+    found.add(LogRecord(1, None, bytes(1000)))
+    assert found.is_full
+    with pytest.raises(AssertionError):
+        found.add(LogRecord(1, None, b""))
+
+
+@pytest.mark.parametrize(
+    ("error", "committing", "expected"),
+    [
+        (KafkaError(KafkaError._FENCED, "x", fatal=True), True, TaskFenced),
+        (KafkaError(KafkaError.PRODUCER_FENCED, "x"), False, TaskFenced),
+        (KafkaError(KafkaError.INVALID_PRODUCER_EPOCH, "x", txn_requires_abort=True), True, TaskFenced),
+        (KafkaError(KafkaError._TIMED_OUT, "x", txn_requires_abort=True), True, TransactionAbortable),
+        (KafkaError(KafkaError._STATE, "x"), False, TransactionAbortable),
+        (KafkaError(KafkaError._STATE, "x"), True, OutcomeUnknown),
+        (KafkaError(KafkaError._STATE, "x", fatal=True), False, OutcomeUnknown),
+        (KafkaError(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "x", fatal=True), False, ConfigError),
+        (KafkaError(KafkaError.INVALID_TRANSACTION_TIMEOUT, "x", fatal=True), False, ConfigError),
+    ],
+)
+def test_errors_of_writers_name_their_recovery(
+    error: KafkaError, committing: bool, expected: type[HauptbuchError]
+) -> None:
+    assert type(write_fault(error, "w", committing=committing)) is expected
+
+
+@pytest.mark.parametrize(
+    ("code", "expected", "says"),
+    [
+        (KafkaError._BAD_MSG, Fatal, "damaged records on t.*restore"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, ConfigError, "refuses"),
+        (KafkaError._FAIL, Fatal, "t can't be read"),
+    ],
+)
+def test_errors_of_partitions_name_their_recovery(code: int, expected: type[HauptbuchError], says: str) -> None:
+    with pytest.raises(expected, match=says):
+        raise read_fault(KafkaError(code), "t")
+
+
+def test_errors_that_the_client_wraps_are_unwrapped() -> None:
+    wrapped = KafkaException(KafkaError(KafkaError._FENCED))
+    with pytest.raises(KafkaException), plain_errors():
+        raise SystemError from wrapped
+    with pytest.raises(SystemError), plain_errors():
+        raise SystemError("of another kind")
+
+
+def gone() -> HauptbuchError:
+    return TaskDiverged("t was deleted")
+
+
+@pytest.fixture
+def lane() -> Iterator[Lane]:
+    lane = Lane(consumer_settings(NOBODY, "g", committed=True), lambda source: source.topic.topic_name, gone)
+    yield lane
+    lane.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (KafkaError(KafkaError._AUTO_OFFSET_RESET), TaskDiverged),
+        (KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), TaskDiverged),
+        (KafkaError(KafkaError._BAD_MSG), Fatal),
+        (KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), ConfigError),
+        (KafkaError(KafkaError._TRANSPORT, "away", retriable=True), type(None)),
+    ],
+)
+def test_what_befalls_a_partition_waits_for_its_reader(
+    lane: Lane, error: KafkaError, expected: type[HauptbuchError] | type[None]
+) -> None:
+    fetched = lane.fetch(A0, 3, 3, 0, 0.0)
+    lane._note(error, None, fetched)
+    assert type(fetched.error) is expected
+    lane._note(KafkaError(KafkaError._PARTITION_EOF), 9, fetched)
+    assert fetched.window.high == 9
+
+
+def test_nobody_answers(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_module, "REQUEST_S", 0.2)
+    with pytest.raises(Retryable, match="transactions, partition 0: no answer"):
+        lane.bounds(A0)
+    lane._note(KafkaError(KafkaError._AUTHENTICATION, "bad password"), None, None)
+    with pytest.raises(ConfigError, match="bad password"):
+        lane.bounds(A0)
+    monkeypatch.setattr(topics, "_REQUEST_S", 0.2)
+    catalog = TopicCatalog(admin_settings(NOBODY), "p", 1000)
+    with pytest.raises(Retryable, match="brokers up"):
+        catalog.partitions(Topic.BLOCKS)
+    with pytest.raises(Retryable, match="brokers up"):
+        catalog._create(Topic.BLOCKS, 1)
+    with pytest.raises(Retryable, match="brokers up"):
+        catalog._check_settings(Topic.BLOCKS)
+    assert type(catalog.missing()) is Retryable
+    monkeypatch.setattr(writer, "_OPEN_S", 0.2)
+    with pytest.raises(Retryable, match="could not be opened"):
+        KafkaWriter(writer_settings(NOBODY, 1000, "w"), "w", lambda appends: None, lambda source: "t")
+    monkeypatch.setattr(producing, "_DELIVERY_S", 0.1)
+    producer = PlainProducer(producer_settings(NOBODY, 1000), lambda source: "t")
+    with pytest.raises(OutcomeUnknown, match="did not confirm 2 of 2"):
+        producer.append([Append(A0, None, b"x")] * 2)
+    producer.close()
+
+
+class Script:
+    """A producer of the client's that does as it is told; what it raises is the client's."""
+
+    def __init__(self, commits: list[KafkaError | None], delivers: bool = True) -> None:
+        self.commits, self.delivers = commits, delivers
+        self.aborted = self.closed = False
+        self.waiting: list[Any] = []
+
+    def init_transactions(self, timeout: float) -> None: ...
+
+    def begin_transaction(self) -> None: ...
+
+    def produce(self, topic: str, value: bytes, key: bytes, partition: int, on_delivery: Any) -> None:
+        self.waiting.append(on_delivery)
+
+    def flush(self, timeout: float) -> int:
+        time.sleep(0.001)
+        return 0 if self._report() else len(self.waiting)
+
+    def _report(self) -> bool:
+        if self.delivers:
+            for report in self.waiting:
+                report(None, type("Message", (), {"offset": lambda self: 7})())
+            self.waiting.clear()
+        return self.delivers
+
+    def commit_transaction(self, timeout: float) -> None:
+        self._report()
+        error = self.commits.pop(0) if len(self.commits) > 1 else self.commits[0]
+        if error is not None:
+            raise KafkaException(error)
+
+    def abort_transaction(self, timeout: float) -> None:
+        self.aborted = True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def scripted(script: Script, monkeypatch: pytest.MonkeyPatch) -> KafkaWriter:
+    monkeypatch.setattr(writer, "Producer", lambda settings: script)
+    monkeypatch.setattr(writer, "COMMIT_S", 0.3)
+    return KafkaWriter({}, "w", lambda appends: None, lambda source: "t")
+
+
+def outcome(made: KafkaWriter) -> object:
+    made.begin_commit([Append(A0, None, b"x")] * 2)
+    deadline = time.monotonic() + 10
+    while (done := made.poll_commit()) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return done
+
+
+TIMEOUT = KafkaError(KafkaError._TIMED_OUT, "slow", retriable=True)
+
+
+def test_a_commit_that_times_out_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script([TIMEOUT, TIMEOUT, None])
+    made = scripted(script, monkeypatch)
+    assert getattr(outcome(made), "offsets", None) == (7, 7)
+    made.close()
+    made.join(10)
+    assert script.closed
+    assert not script.aborted
+
+
+@pytest.mark.parametrize(
+    ("script", "expected", "aborted"),
+    [
+        (Script([TIMEOUT]), OutcomeUnknown, False),
+        (Script([KafkaError(KafkaError._STATE, "?")]), OutcomeUnknown, False),
+        (Script([KafkaError(KafkaError._FAIL, "?", txn_requires_abort=True)]), TransactionAbortable, True),
+        (Script([None], delivers=False), TransactionAbortable, False),
+    ],
+)
+def test_a_writer_that_failed_stays_failed(
+    script: Script, expected: type[HauptbuchError], aborted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = scripted(script, monkeypatch)
+    with pytest.raises(expected):
+        outcome(made)
+    assert script.aborted is aborted
+    with pytest.raises(expected):
+        made.begin_commit([])
+    made.close()
