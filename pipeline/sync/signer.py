@@ -21,6 +21,7 @@ from pipeline.ledger.checkpoints import Checkpoint, CheckpointProposal, Checkpoi
 from pipeline.log.port import EventLog, TransactionalWriter
 from pipeline.sync.round_book import CHECKPOINTS
 from pipeline.sync.rounds import RoundPlan
+from pipeline.sync.signed_heads import newest_head
 
 _SIGNED: Final = b"g/signed"
 _NEXT_OFFSET: Final = b"g/next-offset"
@@ -84,6 +85,7 @@ class SignerGuard:
         self._last: _Signed | None = None
         self._next_offset = 0
         self._signing: Hash32 | None = None
+        self._own_rounds: dict[Hash32, int] = {}
 
     def recover(self) -> TransactionalWriter:
         """Fence older writers of this signer, then adopt what it ever signed. Returns the writer."""
@@ -93,6 +95,7 @@ class SignerGuard:
             self._log.settle(CHECKPOINTS)  # the open transaction of another signer could hide own signatures
             self._read_local()
             self._read_log()
+            self._adopt_heads()
         except BaseException:
             writer.close()
             raise
@@ -139,6 +142,7 @@ class SignerGuard:
             VerifyJob(key.suite, key.public_key, datum, contexts.CHECKPOINT, signature.signature)
         ):
             return
+        self._own_rounds[signature.checkpoint_hash] = signature.round
         found = _Signed(signature.round, signature.checkpoint_hash, proposal)
         last = self._last
         if last is not None and last.round == found.round and last.checkpoint_hash != found.checkpoint_hash:
@@ -148,6 +152,25 @@ class SignerGuard:
             )
         if last is None or last.round < found.round:
             self._last = found
+
+    def _adopt_heads(self) -> None:
+        """Remember the blocks under own signatures that the local memory has lost."""
+        lost: dict[bytes, bytes | None] = {}
+        for shard in range(self._chain.genesis.partitions):
+            head = newest_head(self._log, shard, self._own_rounds)
+            key = _head_key(shard)
+            known_height, known_hash = self._known_head(shard, key) or (-1, b"")
+            if head is None or head.height < known_height:
+                continue
+            if head.height > known_height:
+                lost[key] = _HEAD.pack(head.height, head.block_hash)
+            elif head.block_hash != known_hash:
+                raise TaskDiverged(
+                    f"shard {shard}: this signer's key signed two blocks of height {head.height}; the key is used "
+                    "elsewhere, replace it"
+                )
+        if lost:
+            self._kv.write(lost, sync=True)
 
     def open_proposal(self, signed_round: int, signed_hash: Hash32) -> CheckpointProposal | None:
         """What was perhaps signed for the round after `signed_round`, to be used byte for byte; None: nothing was.
@@ -202,7 +225,7 @@ class SignerGuard:
         }
         for shard in after.advanced:
             head = after.shards[shard].head
-            key = b"g/head/" + shard.to_bytes(2, "big")
+            key = _head_key(shard)
             self._check_head(shard, key, head.height, head.block_hash, head.previous_height, head.previous_block_hash)
             batch[key] = _HEAD.pack(head.height, head.block_hash)
         self._kv.write(batch, sync=True)
@@ -211,12 +234,10 @@ class SignerGuard:
     def _check_head(
         self, shard: int, key: bytes, height: int, block_hash: bytes, previous_height: int, previous_hash: bytes
     ) -> None:
-        raw = self._kv.get(key)
-        if raw is None:
+        known = self._known_head(shard, key)
+        if known is None:
             return
-        if len(raw) != _HEAD.size:
-            raise _damaged(f"the head of shard {shard} has {len(raw)} bytes")
-        known_height, known_hash = _HEAD.unpack(raw)
+        known_height, known_hash = known
         same = height == known_height and block_hash == known_hash
         follows = height > known_height and (
             previous_height > known_height or (previous_height == known_height and previous_hash == known_hash)
@@ -227,6 +248,19 @@ class SignerGuard:
                 f"shard {shard}: refused to sign block {height}, another history was signed up to {known_height}; "
                 "audit the shard"
             )
+
+    def _known_head(self, shard: int, key: bytes) -> tuple[int, bytes] | None:
+        raw = self._kv.get(key)
+        if raw is None:
+            return None
+        if len(raw) != _HEAD.size:
+            raise _damaged(f"the head of shard {shard} has {len(raw)} bytes")
+        height, block_hash = _HEAD.unpack(raw)
+        return height, block_hash
+
+
+def _head_key(shard: int) -> bytes:
+    return b"g/head/" + shard.to_bytes(2, "big")
 
 
 def _damaged(what: str) -> Fatal:

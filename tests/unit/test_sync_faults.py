@@ -13,7 +13,14 @@ from pipeline.crypto.verifier import InlineVerifier
 from pipeline.errors import OutcomeUnknown, Retryable, TaskDiverged, TaskFenced
 from pipeline.kv.memory import MemoryKeyValue
 from pipeline.ledger.blocks import BlockHeader, frame_header
-from pipeline.ledger.checkpoints import Assurance, Checkpoint, CheckpointProposal, CheckpointSignature, checkpoint_hash
+from pipeline.ledger.checkpoints import (
+    Assurance,
+    Checkpoint,
+    CheckpointProposal,
+    CheckpointSignature,
+    StateRoot,
+    checkpoint_hash,
+)
 from pipeline.ledger.packing import RELAY_ENTRY
 from pipeline.ledger.relay import EffectKind, RelayBundle, RelayGroup, channel_start, encode_groups
 from pipeline.log.embedded import EmbeddedLog
@@ -463,7 +470,8 @@ def test_a_log_restored_from_an_old_backup_halts_its_signer() -> None:
         assert isinstance(again.error, TaskDiverged)
 
 
-def test_another_block_of_a_signed_height_is_refused() -> None:
+@pytest.mark.parametrize("lost", [False, True], ids=["local memory", "the log alone"])
+def test_another_block_of_a_signed_height_is_refused(lost: bool) -> None:
     net = busy_net()
     sync = net.synchronizer(kv := MemoryKeyValue())
     net.run(sync)
@@ -471,7 +479,7 @@ def test_another_block_of_a_signed_height_is_refused() -> None:
     follower = sync.follower
     follower.poll(net.now_ms)
     plan = follower.plan(follower.next_cut(), net.now_ms, Assurance.HEADERS)
-    guard = guard_of(net, kv)
+    guard = guard_of(net, MemoryKeyValue() if lost else kv)
     shard = plan.after.advanced[0]
     head = plan.after.shards[shard].head
     forks = [
@@ -484,6 +492,30 @@ def test_another_block_of_a_signed_height_is_refused() -> None:
         shards[shard] = shards[shard]._replace(head=fork)
         with pytest.raises(TaskDiverged, match="another history was signed"):
             guard.sign(replace(plan, after=replace(plan.after, shards=tuple(shards))), 0)
+
+
+def test_only_own_signatures_say_which_blocks_were_signed() -> None:
+    net = busy_net()
+    sync = net.synchronizer()
+    net.run(sync)
+    true = net.state_roots(0)[-1]
+    root = StateRoot.from_bytes(true.state_root)
+    height, block_hash = root.height, root.block_hash
+    checkpoint = Checkpoint.from_bytes(true.checkpoint)
+    far = replace(root, height=10**9).to_bytes()
+    forged = [
+        b"junk",
+        replace(true, state_root=far).to_record(),
+        replace(true, path=()).to_record(),
+        replace(true, checkpoint=replace(checkpoint, round=10**6).to_bytes(), state_root=far).to_record(),
+    ]
+    net.log.append([Append(TopicPartition(Topic.STATE_ROOTS, 0), None, record) for record in forged])
+    kv = MemoryKeyValue()
+    guard_of(net, kv)
+    assert kv.get(b"g/head/\x00\x00") == height.to_bytes(8, "big") + block_hash
+    kv.write({b"g/head/\x00\x00": height.to_bytes(8, "big") + bytes(32)}, sync=True)
+    with pytest.raises(TaskDiverged, match=f"signed two blocks of height {height}"):
+        guard_of(net, kv)
 
 
 def test_a_key_used_in_two_places_is_noticed() -> None:
