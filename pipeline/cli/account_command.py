@@ -8,10 +8,9 @@ from pipeline.cli.account_lines import account_object, balance_rows
 from pipeline.cli.assets import AssetNames
 from pipeline.cli.names import KeyRing
 from pipeline.cli.output import json_line, line, table
-from pipeline.cli.surroundings import Directory, Json
+from pipeline.cli.surroundings import Directory, Json, reading
 from pipeline.crypto.addresses import format_address
 from pipeline.errors import ConfigError
-from pipeline.node.reader import LedgerReader
 
 
 def run(
@@ -20,7 +19,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Show one account: its address, name, nonce and balances. Works beside a running node."""
-    with LedgerReader(directory) as reader:
+    with reading(directory) as reader:
         ring = KeyRing(reader.layout)
         try:
             address = ring.address(who)

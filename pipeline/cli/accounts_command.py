@@ -7,17 +7,17 @@ from pipeline.cli.account_lines import account_object, balance_rows
 from pipeline.cli.assets import AssetNames
 from pipeline.cli.names import NameBook
 from pipeline.cli.output import json_line, table
-from pipeline.cli.surroundings import Directory, Json
+from pipeline.cli.surroundings import Directory, Json, reading
 from pipeline.codec.types import Address
 from pipeline.crypto.addresses import format_address
-from pipeline.node.reader import AccountView, LedgerReader
+from pipeline.node.reader import AccountView, LedgerView
 
 _PAGE = 1_000
 
 
 def run(directory: Directory, as_json: Json = False) -> None:
     """List all accounts with their balances, ascending by address. Works beside a running node."""
-    with LedgerReader(directory) as reader:
+    with reading(directory) as reader:
         book = NameBook(reader.layout.names)
         try:
             assets = AssetNames(reader)
@@ -31,7 +31,7 @@ def run(directory: Directory, as_json: Json = False) -> None:
             book.close()
 
 
-def _named(reader: LedgerReader, book: NameBook) -> Iterator[tuple[AccountView, str | None]]:
+def _named(reader: LedgerView, book: NameBook) -> Iterator[tuple[AccountView, str | None]]:
     views = reader.accounts()
     while page := list(islice(views, _PAGE)):
         names: dict[Address, str] = book.names_of(view.address for view in page)
@@ -39,7 +39,7 @@ def _named(reader: LedgerReader, book: NameBook) -> Iterator[tuple[AccountView, 
             yield view, names.get(view.address)
 
 
-def _rows(reader: LedgerReader, book: NameBook, assets: AssetNames) -> Iterator[tuple[str, ...]]:
+def _rows(reader: LedgerView, book: NameBook, assets: AssetNames) -> Iterator[tuple[str, ...]]:
     for view, name in _named(reader, book):
         who = (format_address(view.address), name or "", str(view.account.nonce))
         for row in balance_rows(view, assets) or [("", "", "")]:

@@ -11,7 +11,7 @@ from pipeline.crypto.addresses import format_address, parse_address
 from pipeline.errors import ConfigError
 from pipeline.ledger.leaves import Asset
 from pipeline.ledger.transactions import asset_id_of
-from pipeline.node.reader import LedgerReader
+from pipeline.node.reader import LedgerView
 
 __all__ = ["DEFAULT_ASSET", "AssetNames", "asset_of", "format_amount", "scaled_amount"]
 
@@ -36,7 +36,7 @@ def asset_of(treasury: Address, text: str) -> AssetId:
 class AssetNames:
     """Labels of the assets that a reader comes across."""
 
-    def __init__(self, reader: LedgerReader) -> None:
+    def __init__(self, reader: LedgerView) -> None:
         """Reads each asset once."""
         self._reader = reader
         self._known: dict[AssetId, AssetLabel] = {}

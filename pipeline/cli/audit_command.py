@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.auditing import audit_directory, say_progress
+from pipeline.cli.auditing import audit_cluster, audit_directory, say_progress
 from pipeline.cli.output import line
-from pipeline.cli.surroundings import Directory
+from pipeline.cli.surroundings import Directory, Kafka, settings
 from pipeline.client.trust import load_trust
 from pipeline.errors import ConfigError
 from pipeline.node.layout import NodeLayout
@@ -19,6 +19,7 @@ def run(
         Path | None, typer.Option("--trust", metavar="FILE", help="A trust file: tells whether history was cut.")
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report here too.")] = None,
+    kafka: Kafka = "",
 ) -> int:
     """Replay the log, recompute every root and check every signature, trusting genesis alone.
 
@@ -26,7 +27,12 @@ def run(
     """
     layout = NodeLayout(directory)
     chain = layout.chain()
-    report = audit_directory(layout.log, chain, None if trust is None else load_trust(trust), say_progress())
+    trusted = None if trust is None else load_trust(trust)
+    config = settings(layout, kafka)
+    if config.kafka.bootstrap:
+        report = audit_cluster(config, chain, trusted, say_progress())
+    else:
+        report = audit_directory(layout.log, chain, trusted, say_progress())
     for text in report.render():
         line(text)
     if json is not None:

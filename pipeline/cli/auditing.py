@@ -1,16 +1,19 @@
-"""Auditing a directory or a copy of its log: what the audit needs to open, and its progress."""
+"""Auditing a directory, a copy of its log, or a cluster: what the audit needs to open, and its progress."""
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Final
 
 from pipeline.audit.report import AuditReport
 from pipeline.audit.run import audit_log
-from pipeline.audit.tools import directory_tools, memory_kv
+from pipeline.audit.tools import Tools, directory_tools, memory_kv, scratch_kv, standard_verifier
 from pipeline.cli.output import note
 from pipeline.client.trust import Trust
+from pipeline.config import Config
 from pipeline.ledger.chain import Chain
 
 _LARGE_BYTES: Final = 64 << 20
@@ -35,6 +38,25 @@ def audit_directory(
             progress=progress,
             workers=workers,
         )
+
+
+def audit_cluster(
+    config: Config, chain: Chain, trust: Trust | None, progress: Callable[[int, int], None] | None = None
+) -> AuditReport:
+    """Audit a chain's topics on a cluster, as of now; one shard after the other, their states on disk.
+
+    Raises `ConfigError` where the cluster has nothing of the chain, `Retryable` where it does not answer.
+    """
+    from pipeline.node.places import kafka_log, require_topics  # noqa: PLC0415 - the Kafka client is slow to import
+
+    log = kafka_log(chain, config)
+    try:
+        require_topics(log)
+        with TemporaryDirectory(prefix="hauptbuch-audit-") as scratch:
+            tools = Tools(lambda: log, standard_verifier, partial(scratch_kv, Path(scratch)))
+            return audit_log(tools, chain=chain, trust=trust, progress=progress)
+    finally:
+        log.close()
 
 
 def say_progress() -> Callable[[int, int], None]:

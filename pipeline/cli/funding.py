@@ -13,7 +13,7 @@ from pipeline.codec.types import MAX_AMOUNT, Address
 from pipeline.errors import ConfigError
 from pipeline.ledger.packing import TRANSFER_ENTRY, pack_transfers
 from pipeline.ledger.transactions import CreateAsset, Mint, Operation, asset_id_of
-from pipeline.node.node import Node
+from pipeline.node.running import RunningLedger
 
 _REFERENCE: Final = b"load"
 _BESIDE_ENTRIES: Final = 20_000  # signature, public key and the rest of a record, of any suite
@@ -23,7 +23,7 @@ _AHEAD: Final = 8
 class Funder:
     """Funds payers from the treasury's key."""
 
-    def __init__(self, node: Node, ring: KeyRing, producer: TransactionProducer) -> None:
+    def __init__(self, node: RunningLedger, ring: KeyRing, producer: TransactionProducer) -> None:
         """Nothing happens yet."""
         self._node = node
         self._ring = ring

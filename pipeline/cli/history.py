@@ -15,7 +15,7 @@ from pipeline.errors import PoisonRecord
 from pipeline.ledger.codes import Code
 from pipeline.ledger.packing import unpack_transfers
 from pipeline.ledger.transactions import Burn, Mint, SignedTransaction, TransactionBody, Transfer
-from pipeline.node.reader import LedgerReader
+from pipeline.node.reader import LedgerView
 from pipeline.shards.block_reader import BlockReader
 
 _PAGE: Final = 1_024
@@ -51,7 +51,7 @@ class Movement(NamedTuple):
 class _Times:
     """Block times of one shard by the offset of a transaction record."""
 
-    def __init__(self, reader: LedgerReader, shard: int) -> None:
+    def __init__(self, reader: LedgerView, shard: int) -> None:
         self._ends: list[int] = []
         self._times_ms: list[int] = []
         blocks = BlockReader(reader.log, shard, 0, reader.chain.chain_id)
@@ -65,7 +65,7 @@ class _Times:
         return self._times_ms[bisect_right(self._ends, offset)]
 
 
-def movements(reader: LedgerReader, watcher: ReceiptWatcher, address: Address) -> list[Movement]:
+def movements(reader: LedgerView, watcher: ReceiptWatcher, address: Address) -> list[Movement]:
     """All movements of an account that the watcher has receipts for, by block time, shard and offset.
 
     Fees that operators collect are no transactions, and so not among them.
@@ -83,7 +83,7 @@ def movements(reader: LedgerReader, watcher: ReceiptWatcher, address: Address) -
     return sorted(found, key=lambda movement: movement.moment)
 
 
-def _records_with(reader: LedgerReader, shard: int, address: Address) -> Iterator[LogRecord]:
+def _records_with(reader: LedgerView, shard: int, address: Address) -> Iterator[LogRecord]:
     source, position, needle = TopicPartition(Topic.TRANSACTIONS, shard), 0, bytes(address)
     while records := reader.log.read(source, position, _PAGE, _PAGE_BYTES):
         yield from (record for record in records if record.value is not None and needle in record.value)
@@ -91,7 +91,7 @@ def _records_with(reader: LedgerReader, shard: int, address: Address) -> Iterato
 
 
 def _of_record(
-    reader: LedgerReader, record: LogRecord, outcome: Outcome, address: Address, moment: Moment
+    reader: LedgerView, record: LogRecord, outcome: Outcome, address: Address, moment: Moment
 ) -> Iterator[Movement]:
     try:
         body = TransactionBody.from_bytes(SignedTransaction.from_record(record.value).body)

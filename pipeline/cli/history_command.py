@@ -8,11 +8,10 @@ from pipeline.cli.assets import AssetNames, format_amount
 from pipeline.cli.history import Movement, movements
 from pipeline.cli.names import KeyRing
 from pipeline.cli.output import json_line, table, when
-from pipeline.cli.surroundings import Directory, Json
+from pipeline.cli.surroundings import Directory, Json, reading
 from pipeline.client.receipts import ReceiptWatcher
 from pipeline.codec.types import Address
 from pipeline.crypto.addresses import format_address
-from pipeline.node.reader import LedgerReader
 
 
 def run(
@@ -21,7 +20,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """List what moved into and out of an account, oldest first. Works beside a running node."""
-    with LedgerReader(directory) as reader:
+    with reading(directory) as reader:
         ring = KeyRing(reader.layout)
         try:
             address = ring.address(who)

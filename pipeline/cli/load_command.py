@@ -11,7 +11,7 @@ from pipeline.cli.csv_source import Columns, CsvSource, RejectWriter
 from pipeline.cli.loading import Loader, LoadReport
 from pipeline.cli.names import KeyRing
 from pipeline.cli.output import json_line, line, note, progress_bar
-from pipeline.cli.surroundings import AcceptTime, Directory, Json, passphrase, running_node
+from pipeline.cli.surroundings import AcceptTime, Directory, Json, Kafka, passphrase, running_node
 from pipeline.errors import ConfigError
 
 
@@ -30,6 +30,7 @@ def run(
         Path | None, typer.Option("--rejects", metavar="FILE", help="Rows not taken; else DIR/rejects-TIME.csv.")
     ] = None,
     accept_time: AcceptTime = False,
+    kafka: Kafka = "",
     as_json: Json = False,
 ) -> int:
     """Play a CSV of payments: one account for each name, payers funded by the treasury with just what they spend.
@@ -42,7 +43,7 @@ def run(
     columns = Columns(payer, payee, amount, asset, reference)
     rejects = rejects or directory / f"rejects-{time.strftime('%Y%m%d-%H%M%S')}.csv"
     with (
-        running_node(directory, accept_time=accept_time) as node,
+        running_node(directory, accept_time=accept_time, kafka=kafka) as node,
         RejectWriter(rejects) as writer,
         progress_bar() as progress,
     ):

@@ -25,8 +25,8 @@ from pipeline.errors import ConfigError
 from pipeline.ledger.leaves import Account
 from pipeline.ledger.packing import pack_transfers
 from pipeline.ledger.transactions import Mode, Operation, Transfer, asset_id_of
-from pipeline.node.node import Node
 from pipeline.node.reader import last_signed_head
+from pipeline.node.running import RunningLedger
 
 _SIGN_TOGETHER: Final = 512
 _SIGN_BYTES: Final = 8 << 20
@@ -59,7 +59,7 @@ class LoadReport:
 class Loader:
     """Loads one file into a node that this process runs."""
 
-    def __init__(self, node: Node, ring: KeyRing, source: CsvSource, batch: int, progress: Progress) -> None:
+    def __init__(self, node: RunningLedger, ring: KeyRing, source: CsvSource, batch: int, progress: Progress) -> None:
         """Raises `ConfigError` where `batch` payments don't fit one transaction."""
         limits = node.chain.genesis.limits
         if not 1 <= batch <= limits.entries:

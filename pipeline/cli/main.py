@@ -51,6 +51,9 @@ COMMANDS: Final[dict[str, Command]] = {
     "prove": Command("pipeline.cli.prove_command", "Write a portable proof of a balance or of its absence."),
     "verify": Command("pipeline.cli.verify_command", "Check a proof offline."),
     "audit": Command("pipeline.cli.audit_command", "Replay the log and check all of it."),
+    "worker": Command("pipeline.cli.worker_command", "Process shards of a ledger on Kafka."),
+    "sync": Command("pipeline.cli.sync_command", "Propose rounds and publish signed roots on Kafka."),
+    "attest": Command("pipeline.cli.attest_command", "Check and sign rounds on Kafka."),
 }
 
 

@@ -9,10 +9,9 @@ from pipeline.cli.assets import DEFAULT_ASSET, asset_of
 from pipeline.cli.names import KeyRing
 from pipeline.cli.output import json_line, line
 from pipeline.cli.proving import key_to_prove, prove_signed, write_proof
-from pipeline.cli.surroundings import Directory, Json
+from pipeline.cli.surroundings import Directory, Json, reading
 from pipeline.ledger.checkpoints import Checkpoint, StateRoot
 from pipeline.node.layout import NodeLayout
-from pipeline.node.reader import LedgerReader
 
 
 def run(
@@ -33,7 +32,7 @@ def run(
         address = ring.address(account)
     finally:
         ring.close()
-    with LedgerReader(directory) as reader:
+    with reading(directory) as reader:
         key = key_to_prove(reader, address, asset_of(chain.genesis.treasury, asset))
         proof = prove_signed(reader, key)
     size = write_proof(output, proof)

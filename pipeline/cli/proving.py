@@ -12,7 +12,7 @@ from pipeline.crypto.addresses import format_address
 from pipeline.errors import ConfigError, Fatal, PoisonRecord, TaskDiverged, VerificationFailed
 from pipeline.ledger.checkpoints import SignedStateRoot, StateRoot
 from pipeline.ledger.leaves import Account, Balance, account_key, balance_key
-from pipeline.node.reader import LedgerReader
+from pipeline.node.reader import LedgerView
 from pipeline.tree.keys import slot_of_key
 
 PATIENCE_S: Final = 10.0
@@ -24,13 +24,13 @@ _BALANCE: Final = b"balance/"
 _ACCOUNT: Final = b"account/"
 
 
-def key_to_prove(reader: LedgerReader, address: Address, asset: AssetId) -> StateKey:
+def key_to_prove(reader: LedgerView, address: Address, asset: AssetId) -> StateKey:
     """The balance; where there is no account at all, the account, whose absence says more."""
     exists = reader.account(address) is not None
     return balance_key(address, asset) if exists else account_key(address)
 
 
-def prove_signed(reader: LedgerReader, key: StateKey, patience_s: float = PATIENCE_S) -> StateProof:
+def prove_signed(reader: LedgerView, key: StateKey, patience_s: float = PATIENCE_S) -> StateProof:
     """The proof of a key under the newest signed root; waits until the store stands at one.
 
     Raises `ConfigError` where that takes longer than `patience_s`, naming the number of unsigned blocks.
@@ -48,7 +48,7 @@ def prove_signed(reader: LedgerReader, key: StateKey, patience_s: float = PATIEN
         reader.refresh()
 
 
-def _root_of_store(reader: LedgerReader, shard: int, deadline: float) -> SignedStateRoot | None:
+def _root_of_store(reader: LedgerView, shard: int, deadline: float) -> SignedStateRoot | None:
     """The root that signs the block on which the store stands; None where it is passed over, or not there in time."""
     height = reader.cursor(shard).height
     while True:
@@ -61,10 +61,10 @@ def _root_of_store(reader: LedgerReader, shard: int, deadline: float) -> SignedS
         if newest > height or monotonic() >= deadline:
             return None
         sleep(_POLL_S)
-        reader.log.refresh()
+        reader.refresh_log()
 
 
-def _last_roots(reader: LedgerReader, shard: int) -> list[tuple[StateRoot, SignedStateRoot]]:
+def _last_roots(reader: LedgerView, shard: int) -> list[tuple[StateRoot, SignedStateRoot]]:
     source = TopicPartition(Topic.STATE_ROOTS, shard)
     start = max(0, reader.log.end_offset(source) - _TAIL)
     roots = []
@@ -79,7 +79,7 @@ def _last_roots(reader: LedgerReader, shard: int) -> list[tuple[StateRoot, Signe
     return roots
 
 
-def _unsigned(reader: LedgerReader, shard: int, patience_s: float) -> ConfigError:
+def _unsigned(reader: LedgerView, shard: int, patience_s: float) -> ConfigError:
     roots = _last_roots(reader, shard)
     signed = roots[-1][0].height if roots else -1
     count = reader.cursor(shard).height - signed

@@ -5,14 +5,13 @@ from typing import Annotated, Final
 import typer
 
 from pipeline.cli.output import flush, json_line, line, when
-from pipeline.cli.surroundings import Directory, Json
+from pipeline.cli.surroundings import Directory, Json, Kafka, reading
 from pipeline.client.light import LightClient, VerifiedRoot
 from pipeline.client.subscriber import StateRootSubscriber
 from pipeline.client.trust import load_trust
 from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.errors import VerificationFailed
-from pipeline.node.reader import LedgerReader
 
 _WAIT_MS: Final = 200
 
@@ -20,13 +19,14 @@ _WAIT_MS: Final = 200
 def run(
     directory: Directory,
     follow: Annotated[bool, typer.Option("--follow", help="Go on as new roots appear, until interrupted.")] = False,
+    kafka: Kafka = "",
     as_json: Json = False,
 ) -> None:
     """Print the state roots whose signatures hold for DIR/trust.json. Works beside a running node.
 
     Exit code 1 where one does not hold.
     """
-    with LedgerReader(directory) as reader:
+    with reading(directory, kafka) as reader:
         client = LightClient(load_trust(reader.layout.trust), InlineVerifier(STANDARD_SUITES))
         subscriber = StateRootSubscriber(reader.log, client, range(len(reader.stores)))
         while True:

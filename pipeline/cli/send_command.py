@@ -10,14 +10,14 @@ from pipeline.cli.outcome import Outcome, outcome_of
 from pipeline.cli.output import json_line, line
 from pipeline.cli.settling import finish, settle
 from pipeline.cli.state_reading import read_account, read_asset
-from pipeline.cli.surroundings import AcceptTime, Directory, Json, passphrase, running_node
+from pipeline.cli.surroundings import AcceptTime, Directory, Json, Kafka, passphrase, running_node
 from pipeline.client.producer import Sender, TransactionProducer
 from pipeline.client.receipts import ReceiptWatcher
 from pipeline.codec.types import Address
 from pipeline.errors import ConfigError, InvalidTransactionResult
 from pipeline.ledger.packing import pack_transfers
 from pipeline.ledger.transactions import Transfer
-from pipeline.node.node import Node
+from pipeline.node.running import RunningLedger
 
 
 def run(
@@ -28,13 +28,14 @@ def run(
     asset: Annotated[str, typer.Option("--asset", help="SYMBOL, or SYMBOL@ISSUER.")] = DEFAULT_ASSET,
     reference: Annotated[str, typer.Option("--reference", help="A text for the payee, in the clear.")] = "",
     accept_time: AcceptTime = False,
+    kafka: Kafka = "",
     as_json: Json = False,
 ) -> int:
     """Pay one amount, and run the node until the payment is settled and under a signed root.
 
     Exit code 1 where the ledger refused it.
     """
-    with running_node(directory, accept_time=accept_time) as node:
+    with running_node(directory, accept_time=accept_time, kafka=kafka) as node:
         ring = KeyRing(node.layout, passphrase())
         try:
             account = ring.require(payer)
@@ -49,7 +50,7 @@ def run(
 
 
 def _send(
-    node: Node, ring: KeyRing, account: NamedAccount, to: Address, amount: str, symbol: str, reference: str
+    node: RunningLedger, ring: KeyRing, account: NamedAccount, to: Address, amount: str, symbol: str, reference: str
 ) -> Outcome:
     settle(node)  # what an earlier run left decides about nonce and balance
     genesis = node.chain.genesis

@@ -1,22 +1,23 @@
-"""When a node that this process runs is done with what was published to it.
+"""When a ledger is done with what was published to it.
 
 Done: every published record has its receipt, every effect and the refunds it caused are executed, and a published round
-covers those blocks. The lock's holder is the only one who publishes here, so that is so as soon as no shard has an
-input left to read and every shard's head is signed.
+covers those blocks. That is so as soon as no shard has an input left to read, no bundle is on its way and every shard's
+head is signed. Where others publish without a pause, as they may on a cluster, such a moment may not come.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.errors import CrossShardCommunicationFailed, StateSynchronizationFailed, TransactionProcessingFailed
-from pipeline.ledger.cursor import INPUT_TOPICS
-from pipeline.node.node import Node
+from pipeline.ledger.cursor import INPUT_TOPICS, ShardCursor
+from pipeline.log.port import EventLog
+from pipeline.node.running import RunningLedger, RunningShard
 from pipeline.shards.life import TaskState
 from pipeline.shards.recovery import last_signed_root
 from pipeline.shards.task import ShardTask
 
 
-def waiting_transactions(node: Node) -> int:
+def waiting_transactions(node: RunningLedger) -> int:
     """Published transaction records that no committed block has consumed."""
     return sum(
         node.log.end_offset(TopicPartition(Topic.TRANSACTIONS, task.shard)) - task.committed.positions[2]
@@ -24,7 +25,7 @@ def waiting_transactions(node: Node) -> int:
     )
 
 
-def settle(node: Node) -> None:
+def settle(node: RunningLedger) -> None:
     """Drive the node until all inputs, effects and refunds are executed.
 
     Raises `CrossShardCommunicationFailed` where that takes longer than the setting; nothing is lost then.
@@ -37,7 +38,7 @@ def settle(node: Node) -> None:
         )
 
 
-def finish(node: Node) -> None:
+def finish(node: RunningLedger) -> None:
     """Drive the node until it is done. Raises as `settle`, and `StateSynchronizationFailed` where no root comes."""
     settle(node)
     seconds = node.config.system.state_synchronization_timeout_s
@@ -48,7 +49,7 @@ def finish(node: Node) -> None:
         )
 
 
-def drive_until(node: Node, condition: Callable[[], bool]) -> None:
+def drive_until(node: RunningLedger, condition: Callable[[], bool]) -> None:
     """Drive the node. Raises `TransactionProcessingFailed` where the condition is late; nothing is lost then."""
     seconds = node.config.system.transaction_processing_timeout_s
     if not node.run_until(condition, seconds * 1000):
@@ -58,21 +59,41 @@ def drive_until(node: Node, condition: Callable[[], bool]) -> None:
         )
 
 
-def _is_quiet(node: Node) -> bool:
-    return all(_has_nothing_to_read(node, task) for task in node.tasks)
-
-
-def _has_nothing_to_read(node: Node, task: ShardTask) -> bool:
-    if task.state is not TaskState.LEADING:
-        return False
-    cursor = task.committed
-    return not any(
-        node.log.read(cursor.source(topic), position, 1, 1)
-        for topic, position in zip(INPUT_TOPICS, cursor.positions, strict=True)
+def _is_quiet(node: RunningLedger) -> bool:
+    cursors = [task.committed for task in node.tasks]  # of one moment, whatever other processes do meanwhile
+    return (
+        all(_leads(task) for task in node.tasks)
+        and all(_has_nothing_to_read(node.log, cursor) for cursor in cursors)
+        and all(_has_arrived(cursors, cursor) for cursor in cursors)
     )
 
 
-def _is_signed(node: Node) -> bool:
+def _leads(task: RunningShard) -> bool:
+    """A shard that this process runs must have recovered; one that it follows leads elsewhere."""
+    return not isinstance(task, ShardTask) or task.state is TaskState.LEADING
+
+
+def _has_nothing_to_read(log: EventLog, cursor: ShardCursor) -> bool:
+    for topic, position in zip(INPUT_TOPICS, cursor.positions, strict=True):
+        source = cursor.source(topic)
+        if log.read(source, position, 1, 1):
+            return False
+        log.end_offset(source)  # from here on a read hides nothing that was published before
+        if log.read(source, position, 1, 1):
+            return False
+    return True
+
+
+def _has_arrived(cursors: Sequence[ShardCursor], source: ShardCursor) -> bool:
+    """Whether all that a shard sent is executed."""
+    for destination, sent in source.channels_out.items():
+        executed = cursors[destination].channels_in.get(source.shard)
+        if executed is None or executed.sequence < sent.sequence:
+            return False
+    return True
+
+
+def _is_signed(node: RunningLedger) -> bool:
     for task in node.tasks:
         root = last_signed_root(node.log, task.shard)
         if root is None or root.height < task.committed.height:

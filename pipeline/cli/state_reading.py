@@ -2,20 +2,20 @@
 
 from pipeline.codec.types import Address, AssetId, StateKey
 from pipeline.ledger.leaves import Account, Asset, account_key, asset_key
-from pipeline.node.node import Node
+from pipeline.node.running import RunningLedger
 
 
-def read_account(node: Node, address: Address) -> Account | None:
+def read_account(node: RunningLedger, address: Address) -> Account | None:
     """An account; None where it was never credited."""
     raw = _read(node, address, account_key(address))
     return None if raw is None else Account.from_bytes(raw)
 
 
-def read_asset(node: Node, asset: AssetId) -> Asset | None:
+def read_asset(node: RunningLedger, asset: AssetId) -> Asset | None:
     """An asset; None where it does not exist."""
     raw = _read(node, asset, asset_key(asset))
     return None if raw is None else Asset.from_bytes(raw)
 
 
-def _read(node: Node, identifier: bytes, key: StateKey) -> bytes | None:
+def _read(node: RunningLedger, identifier: bytes, key: StateKey) -> bytes | None:
     return node.tasks[node.chain.shard_map.owner_of(identifier)].store.view().get(key)

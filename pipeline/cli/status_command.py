@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.cli.output import json_line, line, table, when
-from pipeline.cli.surroundings import Directory, Json
+from pipeline.cli.surroundings import Directory, Json, Kafka, reading
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.node.layout import lock_holder
-from pipeline.node.reader import LedgerReader, SignedHead
+from pipeline.node.reader import LedgerView, SignedHead
 
 
 class _Shard(NamedTuple):
@@ -23,9 +23,9 @@ class _Shard(NamedTuple):
     size: int
 
 
-def run(directory: Directory, as_json: Json = False) -> None:
+def run(directory: Directory, kafka: Kafka = "", as_json: Json = False) -> None:
     """Show shards, heights, lag, bundles in flight, bytes and the last root. Works beside a running node."""
-    with LedgerReader(directory) as reader:
+    with reading(directory, kafka) as reader:
         shards = _shards(reader)
         genesis = reader.chain.genesis
         log_bytes = _bytes_under(reader.layout.log)
@@ -61,7 +61,7 @@ def run(directory: Directory, as_json: Json = False) -> None:
     table(columns, [_row(shard) for shard in shards], right)
 
 
-def _shards(reader: LedgerReader) -> list[_Shard]:
+def _shards(reader: LedgerView) -> list[_Shard]:
     cursors = [reader.cursor(number) for number in range(len(reader.stores))]
     found = []
     for number, cursor in enumerate(cursors):

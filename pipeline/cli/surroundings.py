@@ -1,16 +1,21 @@
-"""What commands take from around them: passphrase, settings, the directory's running node."""
+"""What commands take from around them: passphrase, settings, where the log is, the ledger that runs on it."""
 
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Final
 
 import typer
 
-from pipeline.config import load_config
+from pipeline.config import Config, load_config
+from pipeline.errors import ConfigError
 from pipeline.node.layout import NodeLayout
 from pipeline.node.node import Node
+from pipeline.node.reader import LedgerReader, LedgerView
+from pipeline.node.running import RunningLedger
 
 PASSPHRASE_VARIABLE: Final = "HAUPTBUCH_PASSPHRASE"  # noqa: S105 - the name of a variable
 
@@ -19,6 +24,9 @@ AcceptTime = Annotated[
     bool, typer.Option("--accept-time", help="This machine's clock is right, however far it is ahead of the ledger.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line; amounts in minor units, as strings.")]
+Kafka = Annotated[
+    str, typer.Option("--kafka", metavar="BOOTSTRAP", help="host:port of brokers; else what DIR/hauptbuch.toml says.")
+]
 
 
 def passphrase() -> str:
@@ -26,14 +34,63 @@ def passphrase() -> str:
     return os.environ.get(PASSPHRASE_VARIABLE, "")
 
 
+def settings(layout: NodeLayout | None, kafka: str = "") -> Config:
+    """Of a directory (None: of a process without one), the environment, and `--kafka`. Raises `ConfigError`."""
+    flags = {"kafka.bootstrap": kafka} if kafka else {}
+    return load_config(None if layout is None else layout.config, os.environ, flags)
+
+
 @contextmanager
-def running_node(root: Path, *, accept_time: bool) -> Iterator[Node]:
-    """Run the node of a directory in this process. Raises `ConfigError` where another process holds its lock."""
+def running_node(root: Path, *, accept_time: bool, kafka: str = "") -> Iterator[RunningLedger]:
+    """Run the node of a directory in this process; for a chain on a cluster, follow it there.
+
+    Raises `ConfigError` where another process holds the directory's lock.
+    """
     layout = NodeLayout(root)
     layout.chain()  # first of all: whether this is a ledger
-    config = load_config(layout.config, os.environ)
+    config = settings(layout, kafka)
+    if config.kafka.bootstrap:
+        if accept_time:
+            raise ConfigError("--accept-time is for processes that make blocks: give it to `hauptbuch worker`")
+        from pipeline.node.replica import Replica  # noqa: PLC0415 - the Kafka client is slow to import
+
+        replica = Replica(layout, config)
+        try:
+            yield replica
+        finally:
+            replica.close()
+        return
     node = Node.open(root, passphrase(), config=config, accept_time=accept_time)
     try:
         yield node
     finally:
         node.close()
+
+
+def reading(root: Path, kafka: str = "") -> LedgerView:
+    """The ledger of a directory to read from: beside its node, or for a chain on a cluster caught up from there.
+
+    Raises `ConfigError` where there is none.
+    """
+    layout = NodeLayout(root)
+    layout.chain()
+    config = settings(layout, kafka)
+    if not config.kafka.bootstrap:
+        return LedgerReader(root)
+    from pipeline.node.replica import ReplicaReader  # noqa: PLC0415 - the Kafka client is slow to import
+
+    return ReplicaReader(layout, config)
+
+
+@contextmanager
+def until_stopped() -> Iterator[Callable[[], bool]]:
+    """Whether SIGINT or SIGTERM came, for processes that finish what they are at. Raises `KeyboardInterrupt` then."""
+    stop = Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stop.is_set():
+        raise KeyboardInterrupt

@@ -7,12 +7,11 @@ import typer
 from pipeline.cli.names import NameBook
 from pipeline.cli.outcome import Outcome, outcome_of
 from pipeline.cli.output import json_line, line
-from pipeline.cli.surroundings import Directory, Json
+from pipeline.cli.surroundings import Directory, Json, reading
 from pipeline.client.receipts import ReceiptWatcher
 from pipeline.codec.types import TxId
 from pipeline.crypto.addresses import format_address
 from pipeline.errors import ConfigError
-from pipeline.node.reader import LedgerReader
 
 
 def run(
@@ -22,7 +21,7 @@ def run(
 ) -> None:
     """Show what became of a transaction, and other records with the same body. Works beside a running node."""
     wanted = _parse(tx_id)
-    with LedgerReader(directory) as reader:
+    with reading(directory) as reader:
         watcher = ReceiptWatcher(reader.log, reader.chain.chain_id, range(len(reader.stores)))
         watcher.poll()
         outcomes = [outcome_of(reader.log, watcher, receipt) for receipt in watcher.attempts(wanted)]

@@ -18,7 +18,6 @@ from pipeline.ledger.transactions import asset_id_of
 from pipeline.log.port import Append, EventLog
 
 FEE_SYMBOL: Final = b"FEE"
-ROLES: Final = ("treasury", "operator", "attestor")
 _PARTITIONS_PER_SHARD: Final = 4
 _SINGLE: Final = (Topic.CONTROL, Topic.CHECKPOINTS)
 
@@ -39,25 +38,30 @@ def new_chain(
     *,
     suite_id: int = SuiteId.ML_DSA_65,
     partitions: int | None = None,
+    attestors: int = 1,
+    attestor_threshold: int = 1,
     seed: bytes | None = None,
 ) -> NewChain:
     """One key a role and a genesis; from `seed` if given (demonstrations and tests), else random.
 
-    Raises `ConfigError` where genesis would be refused.
+    Several attestors are the roles attestor, attestor-2, attestor-3 and so on. Raises `ConfigError` where genesis would
+    be refused.
     """
     suite = suites.require(suite_id)
-    keys = {role: suite.generate(derive_seed(seed, role) if seed else None) for role in ROLES}
+    signers = ["attestor", *[f"attestor-{number}" for number in range(2, attestors + 1)]]
+    keys = {
+        role: suite.generate(derive_seed(seed, role) if seed else None) for role in ("treasury", "operator", *signers)
+    }
     treasury = address_of(suite_id, keys["treasury"].public_key)
-    listed = {role: (SignerKey(suite_id, keys[role].public_key),) for role in ("operator", "attestor")}
     genesis = Genesis(
         salt=Hash32(derive_seed(seed, "salt") if seed else secrets.token_bytes(32)),
         name=name,
         created_ms=created_ms,
         shards=shards,
         partitions=partitions or min(MAX_SHARDS, _PARTITIONS_PER_SHARD * shards),
-        attestors=listed["attestor"],
-        attestor_threshold=1,
-        operators=listed["operator"],
+        attestors=tuple(SignerKey(suite_id, keys[role].public_key) for role in signers),
+        attestor_threshold=attestor_threshold,
+        operators=(SignerKey(suite_id, keys["operator"].public_key),),
         operator_threshold=1,
         fee_asset=asset_id_of(treasury, FEE_SYMBOL),
         treasury=treasury,

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pipeline.codec.types import ShardId
 from pipeline.crypto.keystore import save_key
@@ -17,6 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.kv.rocks import open_rocks
 from pipeline.ledger.chain import Chain
 from pipeline.log.embedded import EmbeddedLog
+from pipeline.log.port import EventLog
 from pipeline.node.bootstrap import NewChain, create_topics
 from pipeline.node.layout import NodeLayout
 from pipeline.state.store import StateStore
@@ -38,14 +39,32 @@ DEFAULT_CONFIG: Final = """\
 # max_clock_ahead_ms = 10000
 """
 
+_ON_KAFKA: Final = """
+[kafka]
+bootstrap = "{}"
+"""
+
+
+class Cluster(NamedTuple):
+    """Where a chain's topics are to be made: brokers, and the log of a chain there."""
+
+    bootstrap: str
+    open_log: Callable[[Chain], EventLog]
+
 
 def create_directory(
-    root: Path, new: NewChain, passphrase: str, suites: SuiteSet, furnish: Callable[[NodeLayout, Chain], None]
+    root: Path,
+    new: NewChain,
+    passphrase: str,
+    suites: SuiteSet,
+    furnish: Callable[[NodeLayout, Chain], None],
+    cluster: Cluster | None = None,
 ) -> None:
     """Make the directory of a new chain: settings, keys, genesis, log with topics, empty stores.
 
-    `furnish` adds the files of higher layers before the directory appears. Raises `ConfigError` where `root` exists
-    and is not an empty directory, or can't be made.
+    With `cluster` the topics are made there, and the directory has neither log nor stores. `furnish` adds the files of
+    higher layers before the directory appears. Raises `ConfigError` where `root` exists and is not an empty directory,
+    or can't be made.
     """
     root = root.absolute()
     _require_free(root)
@@ -56,7 +75,7 @@ def create_directory(
         raise ConfigError(f"{root} can't be made: {error.strerror}; choose another place") from None
     try:
         layout = NodeLayout(making)
-        _fill(layout, new, passphrase, suites)
+        _fill(layout, new, passphrase, suites, cluster)
         furnish(layout, new.chain)
         _sync_tree(making)
         making.chmod(0o755)
@@ -80,19 +99,30 @@ def _require_free(root: Path) -> None:
         raise ConfigError(f"{root} can't be used: {error.strerror}; choose another place") from None
 
 
-def _fill(layout: NodeLayout, new: NewChain, passphrase: str, suites: SuiteSet) -> None:
+def _fill(layout: NodeLayout, new: NewChain, passphrase: str, suites: SuiteSet, cluster: Cluster | None) -> None:
     chain = new.chain
     layout.key("any").parent.mkdir(mode=0o700)
     for role, key in new.keys.items():
         save_key(layout.key(role), key, passphrase, suites)
     layout.genesis.write_bytes(chain.genesis.to_record())
+    if cluster is not None:
+        layout.config.write_text(DEFAULT_CONFIG + _ON_KAFKA.format(cluster.bootstrap), encoding="utf-8")
+        _make_topics(cluster.open_log(chain), chain)
+        return
     layout.config.write_text(DEFAULT_CONFIG, encoding="utf-8")
     layout.log.mkdir()
-    log = EmbeddedLog(open_rocks(layout.log), max_message_bytes=chain.genesis.limits.message_bytes)
+    _make_topics(EmbeddedLog(open_rocks(layout.log), max_message_bytes=chain.genesis.limits.message_bytes), chain)
+    _make_stores(layout, chain)
+
+
+def _make_topics(log: EventLog, chain: Chain) -> None:
     try:
         create_topics(log, chain)
     finally:
         log.close()
+
+
+def _make_stores(layout: NodeLayout, chain: Chain) -> None:
     for number in range(chain.genesis.shards):
         shard = ShardId(number)
         layout.shard(number).mkdir(parents=True)

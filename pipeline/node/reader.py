@@ -1,19 +1,21 @@
-"""Reading a directory beside the process that runs it: never takes the lock, never writes.
+"""Reading a ledger; and reading its directory beside the process that runs it, without the lock, without writing.
 
 Stores are caught up before the log, so that the log always holds every block that a store stands on. Disagreements are
 judged by the holder of the lock and by the audit, not here: what is read may be a moment old.
 """
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from pipeline.codec.types import Address, AssetId, ShardId, Slot, StateKey, slot_of_id
 from pipeline.kv.port import KeyValue
 from pipeline.kv.rocks import open_rocks
+from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Checkpoint, StateRoot
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.ledger.leaves import Account, Asset, Balance, account_key, asset_key
@@ -45,31 +47,13 @@ class SignedHead:
     checkpoint: Checkpoint
 
 
-class LedgerReader:
+class LedgerView(ABC):
     """State of all shards, and the log, as of opening or the last `refresh`."""
 
-    def __init__(self, root: Path) -> None:
-        """Open. Raises `ConfigError` where `root` is no ledger, `Fatal` for damaged stores."""
-        self.layout = NodeLayout(root)
-        self.chain = self.layout.chain()
-        self._kvs: list[KeyValue] = []
-        self.stores: list[StateStore] = []
-        try:
-            for number in range(self.chain.genesis.shards):
-                self._open_store(number)
-            # Shards that operators created since; one whose node has not opened it yet has nothing to show.
-            created = range(len(self.stores), self.cursor(0).control.active_shards)
-            for number in takewhile(lambda number: self.layout.shard(number).is_dir(), created):
-                self._open_store(number)
-            log_kv = open_rocks(self.layout.log, read_only_secondary=True)
-            self._kvs.append(log_kv)
-            self.log = EmbeddedLog(log_kv, read_only=True)
-            self.log.refresh()
-        except BaseException:
-            self.close()
-            raise
+    layout: NodeLayout
+    chain: Chain
 
-    def __enter__(self) -> "LedgerReader":
+    def __enter__(self) -> Self:
         """Open already."""
         return self
 
@@ -79,23 +63,27 @@ class LedgerReader:
         """Close."""
         self.close()
 
-    def _open_store(self, number: int) -> None:
-        kv = open_rocks(self.layout.shard(number), read_only_secondary=True)
-        self._kvs.append(kv)
-        kv.refresh()
-        self.stores.append(StateStore(kv, ShardId(number), self.chain.shard_map.slots_of(number), _CACHE_BYTES))
+    @property
+    @abstractmethod
+    def stores(self) -> Sequence[StateStore]:
+        """One for each active shard, index = shard."""
 
+    @property
+    @abstractmethod
+    def log(self) -> EventLog:
+        """The log; what is read from it is at least as new as the stores."""
+
+    @abstractmethod
     def refresh(self) -> None:
         """Catch up: the stores, then the log."""
-        for kv, store in zip(self._kvs, self.stores, strict=False):  # the log's is the last
-            kv.refresh()
-            store.reload()
-        self.log.refresh()
 
+    @abstractmethod
+    def refresh_log(self) -> None:
+        """Catch up with the log alone."""
+
+    @abstractmethod
     def close(self) -> None:
         """Idempotent."""
-        for kv in self._kvs:
-            kv.close()
 
     def store_of(self, identifier: bytes) -> StateStore:
         """The store of the shard that owns a 32-byte id."""
@@ -129,6 +117,63 @@ class LedgerReader:
     def signed_head(self, shard: int) -> SignedHead | None:
         """The newest state root of a shard; None before the first. Raises `TaskDiverged` for a record that is none."""
         return last_signed_head(self.log, shard)
+
+
+class LedgerReader(LedgerView):
+    """A directory with its log in it, read beside the process that runs it."""
+
+    def __init__(self, root: Path) -> None:
+        """Open. Raises `ConfigError` where `root` is no ledger, `Fatal` for damaged stores."""
+        self.layout = NodeLayout(root)
+        self.chain = self.layout.chain()
+        self._kvs: list[KeyValue] = []
+        self._stores: list[StateStore] = []
+        try:
+            for number in range(self.chain.genesis.shards):
+                self._open_store(number)
+            # Shards that operators created since; one whose node has not opened it yet has nothing to show.
+            created = range(len(self._stores), self.cursor(0).control.active_shards)
+            for number in takewhile(lambda number: self.layout.shard(number).is_dir(), created):
+                self._open_store(number)
+            log_kv = open_rocks(self.layout.log, read_only_secondary=True)
+            self._kvs.append(log_kv)
+            self._log = EmbeddedLog(log_kv, read_only=True)
+            self._log.refresh()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def stores(self) -> Sequence[StateStore]:
+        """As the view."""
+        return self._stores
+
+    @property
+    def log(self) -> EventLog:
+        """As the view."""
+        return self._log
+
+    def _open_store(self, number: int) -> None:
+        kv = open_rocks(self.layout.shard(number), read_only_secondary=True)
+        self._kvs.append(kv)
+        kv.refresh()
+        self._stores.append(StateStore(kv, ShardId(number), self.chain.shard_map.slots_of(number), _CACHE_BYTES))
+
+    def refresh(self) -> None:
+        """Catch up: the stores, then the log."""
+        for kv, store in zip(self._kvs, self._stores, strict=False):  # the log's is the last
+            kv.refresh()
+            store.reload()
+        self._log.refresh()
+
+    def refresh_log(self) -> None:
+        """As the view."""
+        self._log.refresh()
+
+    def close(self) -> None:
+        """Idempotent."""
+        for kv in self._kvs:
+            kv.close()
 
 
 def last_signed_head(log: EventLog, shard: int) -> SignedHead | None:

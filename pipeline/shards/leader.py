@@ -86,6 +86,11 @@ class Leader:
             return Progress()
         return Progress() if progressed else self._idle(now_ms)
 
+    def drain(self) -> bool:
+        """Whether a block is still being committed, for one who is about to give the shard up. Raises as `step`."""
+        self._finish_commit()
+        return self._committing is not None
+
     def _finish_commit(self) -> bool:
         block = self._committing
         if block is None or self._writer.poll_commit() is None:

@@ -20,6 +20,8 @@ from pipeline.log.kafka.settings import LOGGER, Settings, consumer_settings
 
 SESSION_TIMEOUT_MS: Final = 6_000
 """A member that is silent for this long has lost its shards; the least that brokers allow by default."""
+_HEARTBEAT_MS: Final = 300
+"""The others hear of a lost member with their next heartbeat, so this is part of every takeover."""
 _MAX_POLL_INTERVAL_MS: Final = 60_000
 """Opening a writer may wait 15 s for a cluster, several may follow each other."""
 _SOCKET_TIMEOUT_MS: Final = 10_000
@@ -128,7 +130,7 @@ def _settings(config: KafkaConfig, group: str, session_timeout_ms: int) -> Setti
         "group.protocol": "classic",
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": session_timeout_ms,
-        "heartbeat.interval.ms": session_timeout_ms // 6,
+        "heartbeat.interval.ms": _HEARTBEAT_MS,
         "max.poll.interval.ms": max(_MAX_POLL_INTERVAL_MS, session_timeout_ms),
         "socket.timeout.ms": _SOCKET_TIMEOUT_MS,
     }

@@ -1,0 +1,29 @@
+"""The loop around anything that is driven step by step and sleeps on the log."""
+
+from collections.abc import Callable
+from typing import Final
+
+from pipeline.log.port import EventLog
+from pipeline.shards.progress import Idle, Progress
+
+LONGEST_SLEEP_MS: Final = 50
+
+
+def drive(
+    step: Callable[[int], Progress | Idle],
+    log: EventLog,
+    clock_ms: Callable[[], int],
+    is_done: Callable[[], bool],
+    timeout_ms: int | None = None,
+) -> bool:
+    """Step until `is_done`, asked before each step; False where `timeout_ms` passed first. Raises as `step` does."""
+    deadline_ms = None if timeout_ms is None else clock_ms() + timeout_ms
+    while not is_done():
+        outcome = step(clock_ms())
+        now_ms = clock_ms()
+        if deadline_ms is not None and now_ms >= deadline_ms:
+            return is_done()
+        if isinstance(outcome, Idle):
+            wake_ms = outcome.until_ms if outcome.until_ms is not None else now_ms + LONGEST_SLEEP_MS
+            log.wait(max(0, min(wake_ms - now_ms, LONGEST_SLEEP_MS)))
+    return True

@@ -1,0 +1,169 @@
+"""A replica: follows every shard of a chain on a cluster into state stores of its own.
+
+It executes each block again, so whoever reads from it trusts no worker. Commands that publish or read do so beside it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.codec.types import ShardId
+from pipeline.config import Config
+from pipeline.crypto.suites import STANDARD_SUITES
+from pipeline.crypto.verifier import PoolVerifier, Verifier
+from pipeline.errors import Retryable
+from pipeline.ledger.chain import Chain
+from pipeline.ledger.cursor import ShardCursor
+from pipeline.log.kafka import KafkaLog
+from pipeline.log.port import EventLog
+from pipeline.node.bootstrap import check_suites
+from pipeline.node.driving import drive
+from pipeline.node.layout import DirectoryLock, NodeLayout
+from pipeline.node.node import wall_clock_ms
+from pipeline.node.places import kafka_log, require_topics
+from pipeline.node.reader import LedgerView
+from pipeline.node.stores import Stores
+from pipeline.shards.block_reader import BlockReader, CommittedBlock
+from pipeline.shards.follower import follow, read_inputs
+from pipeline.shards.leader import CURSOR
+from pipeline.shards.progress import Idle, Progress
+from pipeline.shards.recovery import find_block, stored_cursor
+from pipeline.state.store import StateStore
+from pipeline.sync.control_feed import ControlFeed
+
+_BATCH: Final = 16
+_RETRY_MS: Final = 200
+
+
+class FollowedShard:
+    """One shard's state, block by block."""
+
+    def __init__(self, chain: Chain, shard: ShardId, log: EventLog, store: StateStore, verifier: Verifier) -> None:
+        """Goes on where the store stands. Raises `TaskDiverged` where the log does not hold that block."""
+        self._chain = chain
+        self.shard = shard
+        self._log = log
+        self.store = store
+        self._verifier = verifier
+        cursor = self.committed = stored_cursor(chain, shard, store)
+        offset = find_block(log, shard, cursor.height) if cursor.height >= 0 else 0
+        self._reader = BlockReader(log, shard, cursor.height + 1, cursor.block_hash, start_offset=offset)
+        self._waiting: deque[CommittedBlock] = deque()
+
+    committed: ShardCursor
+    """Where the store stands."""
+
+    def poll(self) -> bool:
+        """Execute some blocks; whether there were any whose inputs are here. Raises `TaskDiverged`, `Retryable`."""
+        if not self._waiting:
+            self._waiting.extend(self._reader.read(_BATCH))
+        progressed = False
+        while self._waiting:
+            block = self._waiting[0]
+            inputs = read_inputs(self._log, self.committed, block)
+            if inputs is None:
+                break
+            executed = follow(self._chain, self.committed, self.store.view(), block, inputs, self._verifier)
+            self.store.commit(executed.prepared, {CURSOR: executed.cursor.to_bytes()})
+            self.committed = executed.cursor
+            self._waiting.popleft()
+            progressed = True
+        return progressed
+
+
+class Replica:
+    """Owns a directory until `close`, beside the cluster that its settings name."""
+
+    def __init__(self, layout: NodeLayout, config: Config) -> None:
+        """Opens log and stores; nothing is read yet. Raises `ConfigError` where another process has the directory."""
+        self.layout = layout
+        self.chain = layout.chain()
+        self.config = config
+        check_suites(self.chain, STANDARD_SUITES)
+        self._lock = DirectoryLock(layout)
+        self._verifier = PoolVerifier(STANDARD_SUITES)
+        self._stores = Stores(self.chain, config.store.cache_bytes // self.chain.genesis.shards)
+        self.log: KafkaLog = kafka_log(self.chain, config)
+        self.tasks: list[FollowedShard] = []
+        try:
+            require_topics(self.log)
+            self._control = ControlFeed(self.chain, self.log, self._verifier)
+            self._follow(self.chain.genesis.shards)
+        except BaseException:
+            self.close()
+            raise
+
+    def step(self, now_ms: int) -> Progress | Idle:
+        """Read on. Raises `TaskDiverged` where a block does not follow from its inputs."""
+        try:
+            progressed = self._control.poll()
+            self._follow(self._control.newest.active_shards)
+            for shard in self.tasks:
+                progressed = shard.poll() or progressed
+        except Retryable:
+            return Idle(now_ms + _RETRY_MS)
+        return Progress() if progressed else Idle()
+
+    def run_until(self, condition: Callable[[], bool], timeout_ms: int | None = None) -> bool:
+        """Follow until `condition` holds; False where `timeout_ms` passed first."""
+        return drive(self.step, self.log, wall_clock_ms, condition, timeout_ms)
+
+    def catch_up(self) -> None:
+        """Follow up to where the log ends now."""
+        while self._control.poll():
+            pass
+        self._follow(self._control.newest.active_shards)
+        for task in self.tasks:
+            self.log.end_offset(TopicPartition(Topic.BLOCKS, task.shard))  # then reads hide nothing before it
+            while task.poll():
+                pass
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._stores.close()
+        self.log.close()
+        self._verifier.close()
+        self._lock.release()
+
+    def _follow(self, active_shards: int) -> None:
+        for number in range(len(self.tasks), active_shards):
+            shard = ShardId(number)
+            store = self._stores.open_shard(self.layout.shard(number), shard)
+            self.tasks.append(FollowedShard(self.chain, shard, self.log, store, self._verifier))
+
+
+class ReplicaReader(LedgerView):
+    """The ledger as a replica sees it, caught up when opened."""
+
+    def __init__(self, layout: NodeLayout, config: Config) -> None:
+        """Open and catch up. Raises as `Replica`, and `TaskDiverged` where a block does not follow from its inputs."""
+        self._replica = Replica(layout, config)
+        self.layout = layout
+        self.chain = self._replica.chain
+        try:
+            self._replica.catch_up()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def stores(self) -> Sequence[StateStore]:
+        """As the view."""
+        return [task.store for task in self._replica.tasks]
+
+    @property
+    def log(self) -> EventLog:
+        """As the view."""
+        return self._replica.log
+
+    def refresh(self) -> None:
+        """As the view."""
+        self._replica.catch_up()
+
+    def refresh_log(self) -> None:
+        """Nothing to do: a cluster is always read as it is."""
+
+    def close(self) -> None:
+        """As the view."""
+        self._replica.close()

@@ -1,0 +1,164 @@
+"""A worker: one member of the group, and a task for each active shard that the group assigned to it.
+
+Its state stores are views of the log, each opened when its shard comes and closed when it goes.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Final
+
+from pipeline.codec.types import ShardId
+from pipeline.config import Config
+from pipeline.crypto.suites import STANDARD_SUITES, SuiteSet
+from pipeline.crypto.verifier import PoolVerifier
+from pipeline.errors import HauptbuchError, Retryable
+from pipeline.ledger.chain import Chain
+from pipeline.log.kafka import KafkaLog
+from pipeline.log.kafka.group import ShardGroup
+from pipeline.node.bootstrap import check_suites
+from pipeline.node.driving import drive
+from pipeline.node.layout import DirectoryLock, NodeLayout
+from pipeline.node.node import wall_clock_ms
+from pipeline.node.places import kafka_log, require_topics, topic_prefix
+from pipeline.node.stores import Stores
+from pipeline.shards.allocator import ShardAllocator
+from pipeline.shards.life import TaskState
+from pipeline.shards.progress import Idle, Progress, earliest
+from pipeline.shards.task import ShardTask, TaskConfig
+from pipeline.state.store import StateStore
+from pipeline.sync.control_feed import ControlFeed
+
+_FINISH_S: Final = 2.0
+"""How long a block that is being committed may hold up a rebalance; then the next owner's fence decides."""
+_PAUSE_S: Final = 0.002
+_REPORT_MS: Final = 1_000
+_RETRY_MS: Final = 200
+
+
+class Worker:
+    """Owns `data` until `close`."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        config: Config,
+        data: Path,
+        *,
+        accept_time: bool = False,
+        tell: Callable[[str], None] = print,
+        suites: SuiteSet = STANDARD_SUITES,
+    ) -> None:
+        """Opens the log and joins; nothing runs yet. `tell` hears of what an operator wants to know, a line each.
+
+        Raises `ConfigError` where another process has `data`, or the chain's topics are not on the cluster.
+        """
+        check_suites(chain, suites)
+        self.chain = chain
+        self._layout = NodeLayout(data)
+        self._tell = tell
+        self._config = TaskConfig(linger_ms=config.shard.linger_ms, accept_time=accept_time)
+        data.mkdir(parents=True, exist_ok=True)
+        self._lock = DirectoryLock(self._layout)
+        self._verifier = PoolVerifier(suites)
+        self._stores = Stores(chain, config.store.cache_bytes // chain.genesis.shards)
+        self._allocator = ShardAllocator(chain, self._open_store, config.system.max_shards)
+        self.tasks: dict[ShardId, ShardTask] = {}
+        self._retry_at_ms: dict[ShardId, int] = {}
+        self._states: dict[ShardId, TaskState] = {}
+        self._reported_ms = 0
+        self.log: KafkaLog = kafka_log(chain, config)
+        try:
+            require_topics(self.log)
+            self._control = ControlFeed(chain, self.log, self._verifier)
+            self._group = ShardGroup(config.kafka, topic_prefix(chain), self._revoked)
+        except BaseException:
+            self.log.close()
+            self._verifier.close()
+            self._lock.release()
+            raise
+
+    def run(self, is_done: Callable[[], bool]) -> None:
+        """Drive until `is_done`. Raises `Fatal` and `ConfigError` where this process can't go on."""
+        drive(self.step, self.log, wall_clock_ms, is_done)
+
+    def step(self, now_ms: int) -> Progress | Idle:
+        """Let rebalances happen, then step every task once. A shard that halts leaves the others running."""
+        self._group.poll()
+        try:
+            progressed = self._control.poll()
+        except Retryable:
+            progressed = False
+        self._take_up(now_ms)
+        until_ms: list[int | None] = list(self._retry_at_ms.values())
+        for shard, task in self.tasks.items():
+            outcome = task.step(now_ms)
+            if isinstance(outcome, Progress):
+                progressed = True
+            else:
+                until_ms.append(outcome.until_ms)
+            self._note_state(shard, task)
+        if now_ms >= self._reported_ms + _REPORT_MS or now_ms < self._reported_ms:
+            self._reported_ms = now_ms
+            self._group.report({shard: task.committed.positions[2] for shard, task in self.tasks.items()})
+        return Progress() if progressed else earliest(*until_ms)
+
+    def close(self) -> None:
+        """Finish what is being committed, leave the group, close everything. Idempotent."""
+        self._revoked(frozenset(self.tasks), False)
+        self._group.close()
+        self._stores.close()
+        self.log.close()
+        self._verifier.close()
+        self._lock.release()
+
+    def _take_up(self, now_ms: int) -> None:
+        """Tasks for active shards that came; a shard whose ownership could not be proven is tried again."""
+        for shard in self._group.shards:
+            task = self.tasks.get(shard)
+            if task is None:
+                if shard < self._control.newest.active_shards:
+                    self._open_task(shard)
+            elif task.state is TaskState.UNASSIGNED and now_ms >= self._retry_at(shard, now_ms):
+                del self._retry_at_ms[shard]
+                task.assign()
+
+    def _retry_at(self, shard: ShardId, now_ms: int) -> int:
+        return self._retry_at_ms.setdefault(shard, now_ms + _RETRY_MS)
+
+    def _open_task(self, shard: ShardId) -> None:
+        store = self._allocator.allocate(shard)
+        task = ShardTask(self.chain, shard, self.log, store, self._verifier, self._group, self._config)
+        self.tasks[shard] = task
+        self._group.report({owned: one.committed.positions[2] for owned, one in self.tasks.items()})
+        task.assign()
+
+    def _open_store(self, shard: ShardId) -> StateStore:
+        return self._stores.open_shard(self._layout.shard(shard), shard)
+
+    def _revoked(self, shards: frozenset[ShardId], lost: bool) -> None:
+        """Shards go: what is executing is dropped; what is being committed gets a moment, unless they are gone."""
+        going = [self.tasks[shard] for shard in sorted(shards) if shard in self.tasks]
+        deadline = monotonic() + (0.0 if lost else _FINISH_S)
+        for task in going:
+            while _is_committing(task) and monotonic() < deadline:
+                sleep(_PAUSE_S)
+            task.revoke()
+            self._note_state(task.shard, task)
+            del self.tasks[task.shard], self._states[task.shard]
+            self._retry_at_ms.pop(task.shard, None)
+            self._stores.close_one(self._layout.shard(task.shard))
+
+    def _note_state(self, shard: ShardId, task: ShardTask) -> None:
+        if self._states.get(shard) is task.state:
+            return
+        self._states[shard] = task.state
+        why = f": {task.error}" if task.error is not None else ""
+        self._tell(f"shard {shard}: {task.state.value}, block {task.committed.height}{why}")
+
+
+def _is_committing(task: ShardTask) -> bool:
+    try:
+        return task.leader is not None and task.leader.drain()
+    except HauptbuchError:
+        return False  # the next owner's fence finds out what became of it

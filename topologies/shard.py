@@ -1,0 +1,48 @@
+"""Shard processors: one worker process, or several as one."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import sleep
+from typing import Final
+
+from pipeline.config import Config
+from pipeline.errors import Fatal
+from pipeline.ledger.chain import Chain
+from pipeline.node.worker import Worker
+
+_LOOK_S: Final = 0.1
+
+
+def run_worker(
+    chain: Chain,
+    config: Config,
+    data: Path,
+    tell: Callable[[str], None],
+    is_done: Callable[[], bool],
+    *,
+    accept_time: bool,
+) -> None:
+    """Be a worker until `is_done`. Raises as `Worker` does."""
+    worker = Worker(chain, config, data, accept_time=accept_time, tell=tell)
+    try:
+        worker.run(is_done)
+    finally:
+        worker.close()
+
+
+def run_workers(commands: Sequence[Sequence[str]], is_done: Callable[[], bool]) -> None:
+    """Run `hauptbuch` once for each command until `is_done`. Raises `Fatal` where one ends before; then all end."""
+    processes = [subprocess.Popen([sys.executable, "-m", "pipeline.cli.main", *command]) for command in commands]
+    try:
+        while not is_done():
+            for number, process in enumerate(processes):
+                if process.poll() is not None:
+                    raise Fatal(f"worker {number} ended with code {process.returncode}; it says why above")
+            sleep(_LOOK_S)
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
