@@ -1,11 +1,13 @@
 """A real broker for tests: the one of HAUPTBUCH_TEST_KAFKA, else a container, else one started natively here."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
 from confluent_kafka import Producer
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient
@@ -20,21 +22,21 @@ IMAGE = "apache/kafka:4.3.1"
 
 
 @contextmanager
-def broker(directory: Path) -> Iterator[str]:
-    """The bootstrap address; what was started here ends here."""
+def broker(directory: Path) -> Iterator["Kafka"]:
+    """What was started here ends here."""
     given = os.environ.get(ENVIRONMENT)
     if given:
-        yield given
+        yield Kafka(given)
     elif has_container_engine():
         from testcontainers.kafka import KafkaContainer  # noqa: PLC0415 - only where an engine answers
 
         with KafkaContainer(IMAGE).with_kraft() as container:
-            yield container.get_bootstrap_server()
+            yield Kafka(container.get_bootstrap_server())
     else:
         cluster = KafkaCluster.create(directory, 1)
         try:
             cluster.start()
-            yield cluster.bootstrap
+            yield Kafka(cluster.bootstrap, cluster)
         finally:
             cluster.remove()
 
@@ -55,8 +57,9 @@ def has_container_engine() -> bool:
 class Kafka:
     """The broker, and clients that play strangers."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, cluster: KafkaCluster | None = None) -> None:
         self.bootstrap = bootstrap
+        self._cluster = cluster
         self.admin = AdminClient({"bootstrap.servers": bootstrap})
 
     def new_prefix(self) -> str:
@@ -73,6 +76,17 @@ class Kafka:
     def delete_records(self, prefix: str, source: TopicPartition, before: int) -> None:
         place = Place(f"{prefix}.{source.topic.topic_name}", source.partition, before)
         self.admin.delete_records([place])[place].result(30)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The broker answers nobody meanwhile."""
+        if self._cluster is None:
+            pytest.skip("only a broker that was started here can be frozen")
+        self._cluster.signal_broker(1, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._cluster.signal_broker(1, signal.SIGCONT)
 
     def transactional(self, writer_id: str, timeout_ms: int = 10_000) -> Producer:
         """A stranger's producer, its transactions opened by hand."""

@@ -10,8 +10,17 @@ from kafka_fixture import Kafka
 from log_contract import A0, A1, B0, B1, DEADLINE_S, LogContract, commit, poll_to_the_end, read_all, values
 
 from pipeline.config import KafkaConfig
-from pipeline.errors import ConfigError, Fatal, Retryable, TaskDiverged, TaskFenced
+from pipeline.errors import (
+    ConfigError,
+    Fatal,
+    OutcomeUnknown,
+    Retryable,
+    TaskDiverged,
+    TaskFenced,
+    TransactionAbortable,
+)
 from pipeline.log.kafka import KafkaLog
+from pipeline.log.kafka import writer as writer_module
 from pipeline.log.port import Append, EventLog, Topic, TopicPartition
 
 pytestmark = pytest.mark.kafka
@@ -334,3 +343,38 @@ def test_wait_returns_when_something_arrives_or_a_commit_ends(kafka: Kafka, pref
         assert poll_to_the_end(writer).offsets == (0,)
     finally:
         other.close()
+
+
+def test_a_commit_outlasts_a_broker_that_stands_still(kafka: Kafka, log: KafkaLog) -> None:
+    writer = log.writer("w")
+    commit(writer, [Append(A0, None, b"1")])
+    with kafka.frozen():
+        writer.begin_commit([Append(A0, None, b"2"), Append(B0, None, b"2")])
+        begun = time.monotonic()
+        while time.monotonic() - begun < 1:
+            assert writer.poll_commit() is None
+            log.wait(50)
+    assert len(poll_to_the_end(writer).offsets) == 2
+    assert values(log, A0, 2) == [b"1", b"2"]
+    assert values(log, B0, 1) == [b"2"]
+
+
+def test_a_commit_that_no_broker_answers_ends_and_happens_wholly_or_not(
+    kafka: Kafka, log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "COMMIT_S", 0.5)
+    writer = log.writer("w")
+    commit(writer, [Append(A0, None, b"1")])
+    with kafka.frozen():
+        writer.begin_commit([Append(A0, None, b"2"), Append(B0, None, b"2")])
+        with pytest.raises((OutcomeUnknown, TransactionAbortable)):
+            poll_to_the_end(writer)
+        writer.close()
+    monkeypatch.undo()
+    commit(log.writer("w"), [Append(A0, None, b"3"), Append(B0, None, b"3")])
+    log.settle(A0)
+    log.settle(B0)
+    assert (values(log, A0), values(log, B0)) in (
+        ([b"1", b"3"], [b"3"]),
+        ([b"1", b"2", b"3"], [b"2", b"3"]),
+    )
