@@ -22,8 +22,10 @@ from pipeline.ledger.control import (
     control_hash,
     encode_action,
 )
+from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.port import Append
 from pipeline.sync.attestor import Attestor
+from pipeline.sync.round_book import RoundBook
 from pipeline.sync.round_task import SyncState
 from pipeline.sync.settings import SyncConfig
 from pipeline.sync.signer import Signer
@@ -326,3 +328,36 @@ def test_another_genesis_halts() -> None:
     sync.step(net.now_ms)
     assert sync.state is SyncState.HALTED
     assert "another genesis" in str(sync.error)
+
+
+@pytest.mark.parametrize("before", [0, 191, 400], ids=["first", "among the first", "late"])
+def test_made_up_proposals_neither_pile_up_nor_displace_the_true_one(before: int) -> None:
+    net = make(shards=1)
+    net.run()
+    proposer = net.synchronizer(signer=None)
+    attestors = [attestor(net, name) for name in ATTESTORS]
+    net.run(proposer, *attestors)
+    more(net)
+    ledger = proposer.follower.ledger
+    net.run(proposer)
+    true = net.rounds()[-1][1]
+    assert Checkpoint.from_bytes(true.checkpoint).round == ledger.round + 1
+    made_up = [replace(true, advanced=((0, 10_000 + number),)).to_record() for number in range(before + 300)]
+    signature = CheckpointSignature(
+        ledger.round + 1,
+        checkpoint_hash(true.checkpoint),
+        Signer(key_of("one")).key_id,
+        key_of("one").suite_id,
+        key_of("one").sign(true.checkpoint, contexts.CHECKPOINT),
+    )
+    log = EmbeddedLog(MemoryKeyValue())
+    log.create_topic(Topic.CHECKPOINTS, 1)
+    tail = made_up[before:] if before < 192 else made_up[before : before + 50]
+    for record in (*made_up[:before], true.to_record(), *tail, signature.to_record(), *made_up[before + 50 :]):
+        log.append([Append(CHECKPOINTS, None, record)])
+    book = RoundBook(net.chain, log, InlineVerifier(TEST_SUITES), 0)
+    genesis = net.chain.genesis
+    assert book.poll(ledger, genesis.attestors, 2) == []
+    assert book.at_end
+    assert len([item for item in book.candidates if not item.signatures]) <= 256
+    assert len([item for item in book.candidates if item.proposal == true and item.signatures]) == 1
