@@ -13,7 +13,7 @@ from pipeline.audit.tools import directory_tools, memory_kv
 from pipeline.ledger.chain import Chain
 
 SHARDS = 4
-ROWS = 8_000
+ROWS = 16_000
 
 
 @dataclass(frozen=True, slots=True)
