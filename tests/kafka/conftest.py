@@ -12,5 +12,5 @@ def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real broker."""
     from kafka_fixture import broker  # noqa: PLC0415 - the client is slow to import, and most tests need none
 
-    with broker(tmp_path_factory.mktemp("kafka") / "cluster") as address:
-        yield address
+    with broker(tmp_path_factory.mktemp("kafka") / "cluster") as found:
+        yield found.bootstrap
