@@ -26,7 +26,7 @@ from pipeline.log.kafka import producing, topics, window, writer
 from pipeline.log.kafka.faults import plain_errors, read_fault, write_fault
 from pipeline.log.kafka.lane import Lane
 from pipeline.log.kafka.producing import PlainProducer
-from pipeline.log.kafka.settings import admin_settings, consumer_settings, producer_settings, writer_settings
+from pipeline.log.kafka.settings import LOGGER, admin_settings, consumer_settings, producer_settings, writer_settings
 from pipeline.log.kafka.topics import TopicCatalog
 from pipeline.log.kafka.window import Window
 from pipeline.log.kafka.writer import KafkaWriter
@@ -275,3 +275,28 @@ def test_a_writer_that_failed_stays_failed(
     with pytest.raises(expected):
         made.begin_commit([])
     made.close()
+
+
+def test_settings_that_exactly_once_needs_are_never_overridden() -> None:
+    config = KafkaConfig(bootstrap="b:1", librdkafka={"linger.ms": 3, "enable.partition.eof": False})  # type: ignore[arg-type]
+    consumer = consumer_settings(config, "g", committed=True)
+    assert consumer["isolation.level"] == "read_committed"
+    assert consumer["auto.offset.reset"] == "error"
+    assert consumer["enable.partition.eof"] is consumer["check.crcs"] is True
+    made = writer_settings(config, 1000, "w")
+    assert (made["transactional.id"], made["acks"], made["enable.idempotence"], made["linger.ms"]) == (
+        "w",
+        "all",
+        True,
+        3,
+    )
+    message, transaction = made["message.timeout.ms"], made["transaction.timeout.ms"]
+    assert isinstance(message, int)
+    assert isinstance(transaction, int)
+    assert message < transaction
+
+
+def test_the_client_is_not_heard_about_settings_of_its_sisters(caplog: pytest.LogCaptureFixture) -> None:
+    LOGGER.warning("CONFWARN property x is a producer property and will be ignored by this consumer instance")
+    LOGGER.warning("FAIL broker away")
+    assert caplog.messages == ["FAIL broker away"]

@@ -21,6 +21,7 @@ FETCH_WAIT_MS: Final = 10
 """How long a broker keeps a fetch that has nothing to give. A new or moved position waits for the fetch before it."""
 
 LOGGER: Final = logging.getLogger("pipeline.log.kafka")
+LOGGER.addFilter(lambda record: "and will be ignored by this" not in record.getMessage())  # meant for a sister client
 _QUIET: Final = {"log_level": 2}  # of clients that nobody polls: their log lines would only pile up
 
 
@@ -76,7 +77,7 @@ def producer_settings(config: KafkaConfig, max_message_bytes: int) -> Settings:
         # After the end of a transaction the broker answers the next one's first request with CONCURRENT_TRANSACTIONS,
         # and the client sleeps this long: 105 ms a commit at the default of 100.
         "retry.backoff.ms": 1,
-        "retry.backoff.max.ms": 50,
+        "retry.backoff.max.ms": 5,
         **_client(config),
         "enable.idempotence": True,
         "acks": "all",
