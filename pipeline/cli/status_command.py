@@ -8,19 +8,24 @@ from typing import Any, NamedTuple
 from pipeline.cli.output import json_line, line, table, when
 from pipeline.cli.surroundings import Directory, Json, Kafka, reading
 from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.ledger.composer import Awaited, awaited_control
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.node.layout import lock_holder
 from pipeline.node.reader import LedgerView, SignedHead
 
 
 class _Shard(NamedTuple):
-    """`lag`: transaction records that no block has consumed; `in_flight`: bundles sent to it and not executed."""
+    """`lag`: transaction records that no block has consumed; `in_flight`: bundles sent to it and not executed.
+
+    `awaited`: what its relay waits for although it has consumed all of control.
+    """
 
     cursor: ShardCursor
     signed: SignedHead | None
     lag: int
     in_flight: int
     size: int
+    awaited: Awaited | None
 
 
 def run(directory: Directory, kafka: Kafka = "", as_json: Json = False) -> None:
@@ -28,7 +33,7 @@ def run(directory: Directory, kafka: Kafka = "", as_json: Json = False) -> None:
     with reading(directory, kafka) as reader:
         shards = _shards(reader)
         genesis = reader.chain.genesis
-        log_bytes = _bytes_under(reader.layout.log)
+        log_bytes = _bytes_under(reader.layout.log) if reader.layout.log.is_dir() else None
     heads = [shard.signed for shard in shards if shard.signed is not None]
     last = max(heads, key=lambda head: head.checkpoint.round, default=None)
     pid = lock_holder(reader.layout)
@@ -47,8 +52,11 @@ def run(directory: Directory, kafka: Kafka = "", as_json: Json = False) -> None:
         )
         return
     line(f"ledger      {genesis.name!r}, chain {reader.chain.chain_id.hex()}")
-    line(f"node        {'not running' if pid is None else f'running, pid {pid}'}")
-    line(f"log         {_size(log_bytes)}")
+    if log_bytes is None:
+        line("log         on a cluster")
+    else:
+        line(f"node        {'not running' if pid is None else f'running, pid {pid}'}")
+        line(f"log         {_size(log_bytes)}")
     if last is None:
         line("last round  none yet")
     else:
@@ -59,6 +67,12 @@ def run(directory: Directory, kafka: Kafka = "", as_json: Json = False) -> None:
     columns = ("shard", "height", "signed", "block time", "waiting", "in flight", "state", "state root signed")
     right = ("shard", "height", "signed", "waiting", "in flight", "state")
     table(columns, [_row(shard) for shard in shards], right)
+    for shard in shards:
+        if shard.awaited is not None:
+            line(
+                f"shard {shard.cursor.shard} waits for control {shard.awaited.control_sequence}, which bundle "
+                f"{shard.awaited.sequence} of shard {shard.awaited.source} names (relay offset {shard.awaited.offset})"
+            )
 
 
 def _shards(reader: LedgerView) -> list[_Shard]:
@@ -72,10 +86,17 @@ def _shards(reader: LedgerView) -> list[_Shard]:
         end = reader.log.end_offset(TopicPartition(Topic.TRANSACTIONS, number))
         size = _bytes_under(reader.layout.shard(number))
         # The destination's store may be read a moment after the source's, with bundles that it did not show yet.
-        found.append(
-            _Shard(cursor, reader.signed_head(number), max(0, end - cursor.positions[2]), max(0, inbound), size)
-        )
+        lag, awaited = max(0, end - cursor.positions[2]), _awaited(reader, cursor)
+        found.append(_Shard(cursor, reader.signed_head(number), lag, max(0, inbound), size, awaited))
     return found
+
+
+def _awaited(reader: LedgerView, cursor: ShardCursor) -> Awaited | None:
+    control, relay, _ = cursor.positions
+    records = reader.log.read(cursor.source(Topic.RELAY), relay, 1, 1)
+    if not records or reader.log.read(cursor.source(Topic.CONTROL), control, 1, 1):
+        return None
+    return awaited_control(reader.chain, cursor, records[0])
 
 
 def _object(shard: _Shard) -> dict[str, Any]:
@@ -89,6 +110,7 @@ def _object(shard: _Shard) -> dict[str, Any]:
         "waiting": shard.lag,
         "in_flight": shard.in_flight,
         "state_bytes": shard.size,
+        "waits_for_control": None if shard.awaited is None else shard.awaited.control_sequence,
     }
 
 

@@ -58,6 +58,11 @@ class Backlog:
         return Waiting(*self._records)
 
     @property
+    def next_control(self) -> int:
+        """Up to where control was read."""
+        return self._next[0]
+
+    @property
     def record_count(self) -> int:
         """How many records wait."""
         return sum(len(queue) for queue in self._records)

@@ -9,10 +9,10 @@ from typing import Final
 
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.crypto.verifier import Verifier
-from pipeline.errors import PoisonRecord, TaskDiverged
+from pipeline.errors import PoisonRecord, Retryable, TaskDiverged
 from pipeline.ledger.blocks import BlockHeader
 from pipeline.ledger.chain import Chain
-from pipeline.ledger.composer import compose
+from pipeline.ledger.composer import Awaited, compose
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.ledger.engine import BlockInputs, ExecutedBlock, InputBatch, execute
 from pipeline.ledger.prepared import TransactionReader
@@ -34,10 +34,11 @@ class ClockSkew(TaskDiverged):
 
 @dataclass(slots=True)
 class LeaderStats:
-    """What a leader has done since it leads."""
+    """What a leader has done since it leads. `awaited`: what relay waits for now."""
 
     blocks: int = 0
     records: int = 0
+    awaited: Awaited | None = None
 
 
 class Leader:
@@ -111,6 +112,9 @@ class Leader:
         if control is not None:
             composition = compose(self._chain, cursor, waiting, self._reader, control_at_least=control)
             taken, inputs = composition.taken, composition.inputs
+            self.stats.awaited = composition.awaited
+            if composition.awaited is not None and not waiting.control:
+                self._require_written(composition.awaited)
         if not any(taken):
             if cursor.height < 0 or now_ms < cursor.timestamp_ms + self._chain.genesis.heartbeat_ms:
                 return None
@@ -124,6 +128,24 @@ class Leader:
         self._cursor = block.cursor
         self._view = self._store.stacked(block.prepared)
         return block
+
+    def _require_written(self, awaited: Awaited) -> None:
+        """Halt where the control record that a bundle names was not written before the bundle.
+
+        A source commits its bundle after it read that record; so control, settled after the bundle was read, holds it.
+        """
+        control = self._cursor.source(Topic.CONTROL)
+        try:
+            self._log.settle(control)
+        except Retryable:
+            return  # an open transaction may hide it
+        if not self._log.read(control, self.backlog.next_control, 1, 1):
+            raise TaskDiverged(
+                f"shard {self._cursor.shard}: relay offset {awaited.offset}: bundle {awaited.sequence} of shard "
+                f"{awaited.source} is under control record {awaited.control_sequence}, but control ends at record "
+                f"{self._cursor.control.sequence}: restore control if it was cut, else audit shard {awaited.source}; "
+                "operators can quarantine a record that it never sent"
+            )
 
     def _is_due(self, now_ms: int) -> bool:
         """Whether the waiting input has lingered, or surely fills a block. Less than that is not worth composing."""

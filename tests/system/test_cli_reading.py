@@ -10,14 +10,19 @@ from ledger_helpers import balance, publish, two_on_different_shards
 from pipeline.cli.assets import asset_of, format_amount
 from pipeline.cli.names import KeyRing
 from pipeline.client.trust import load_trust, save_trust
-from pipeline.codec.types import Address
+from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.codec.types import Address, AssetId, Hash32, ShardId
 from pipeline.crypto.addresses import parse_address
 from pipeline.crypto.keystore import load_key
 from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.errors import ConfigError
+from pipeline.kv.rocks import open_rocks
 from pipeline.ledger.genesis import SignerKey
-from pipeline.ledger.packing import pack_transfers
+from pipeline.ledger.packing import RELAY_ENTRY, pack_transfers
+from pipeline.ledger.relay import EffectKind, RelayBundle, RelayGroup, encode_groups
 from pipeline.ledger.transactions import Burn, CreateAsset, Freeze, Mint, Operation, Transfer, asset_id_of
+from pipeline.log.embedded import EmbeddedLog
+from pipeline.log.port import Append
 from pipeline.node.layout import NodeLayout
 from pipeline.node.node import Node
 from pipeline.shards.manager import NewShard
@@ -147,6 +152,21 @@ def test_status_of_a_ledger_at_rest(cli: CommandLine, funded: Path) -> None:
     shown = cli.ok("status", funded).out
     assert "not running" in shown
     assert status["ledger_root"] in shown
+
+
+def test_status_shows_which_control_record_relay_waits_for(cli: CommandLine, funded: Path) -> None:
+    log = EmbeddedLog(open_rocks(funded / "log"))
+    relay = TopicPartition(Topic.RELAY, 1)
+    chain_id = NodeLayout(funded).chain().chain_id
+    entry = RELAY_ENTRY.pack(0, bytes(32), (1).to_bytes(16))
+    group = RelayGroup(Hash32(bytes(32)), Address(bytes(32)), AssetId(bytes(32)), EffectKind.CREDIT, b"", entry)
+    bundle = RelayBundle(chain_id, ShardId(0), ShardId(1), 9, 77, 10**6, Hash32(bytes(32)), encode_groups([group]))
+    (offset,) = log.append([Append(relay, None, bundle.to_record())])
+    log.close()
+    status = json.loads(cli.ok("status", funded, "--json").out)
+    assert [shard["waits_for_control"] for shard in status["shards"]] == [None, 77]
+    words = f"shard 1 waits for control 77, which bundle 1000000 of shard 0 names (relay offset {offset})"
+    assert words in " ".join(cli.ok("status", funded).out.split())
 
 
 def test_status_before_anything_ran(cli: CommandLine, fresh: Path) -> None:

@@ -1,6 +1,7 @@
 """Where blocks end and when they are made: linger, limits, heartbeats, clocks, control, idle partitions."""
 
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 from shard_net import ShardNet
@@ -8,8 +9,17 @@ from sync_net import key_of
 
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.crypto import contexts
+from pipeline.errors import Retryable
 from pipeline.ledger.composer import Composition, Waiting, compose
-from pipeline.ledger.control import Action, CreateShard, KeySignature, SignedControl, control_hash, encode_action
+from pipeline.ledger.control import (
+    Action,
+    CreateShard,
+    KeySignature,
+    Quarantine,
+    SignedControl,
+    control_hash,
+    encode_action,
+)
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.ledger.genesis import PROTOCOL, GasSchedule, Limits, SignerKey
 from pipeline.ledger.prepared import TransactionReader
@@ -343,17 +353,73 @@ def test_a_bundle_that_waits_neither_spins_nor_stops_what_is_behind_it() -> None
             [] if source == control and start >= seen else real(source, start, *limits)
         ),
     )
+
+    def hidden(source: TopicPartition) -> None:
+        raise Retryable(f"a transaction is open on {source}")
+
+    settled, reader.settle = reader.settle, hidden  # type: ignore[method-assign]
     answer = net_run_idle(net, task)
+    assert task.leader is not None
+    assert task.leader.stats.awaited is not None
+    assert (task.leader.stats.awaited.control_sequence, task.leader.stats.awaited.source) == (1, 0)
     assert answer.until_ms is not None
     assert answer.until_ms > net.now_ms + 10_000
     net.pay(name_there, {name_there: 1})
     height = task.committed.height
     net_run_idle(net, task)
     assert task.committed.height == height + 1
-    reader.read = real  # type: ignore[method-assign]
+    reader.read, reader.settle = real, settled  # type: ignore[method-assign]
     net.run()
+    assert task.leader.stats.awaited is None
     assert net.audit().in_flight == ()
     assert net.audit().findings == ()
+
+
+def forged(net: ShardNet, **changes: object) -> LogRecord:
+    """Appends the last bundle of shard 0 to 1 as the next one, changed; returns its record."""
+    last = RelayBundle.from_record(net.read(Topic.RELAY, 1)[-1].value)
+    head = net.tasks[1].committed.channels_in[0]
+    bundle = replace(last, sequence=head.sequence + 1, previous_head=head.head, control_sequence=10**9)
+    value = replace(bundle, **changes).to_record()  # type: ignore[arg-type]
+    (offset,) = net.log.append([Append(TopicPartition(Topic.RELAY, 1), None, value)])
+    return LogRecord(offset, None, value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "under control record 1000000000, but control ends at record 0"),
+        ({"sequence": 99}, "jumps over"),
+        ({"previous_head": bytes(32)}, "does not chain"),
+    ],
+)
+def test_a_bundle_under_a_control_record_that_nobody_wrote_halts_until_it_is_quarantined(
+    changes: dict[str, object], words: str
+) -> None:
+    net = ShardNet(2)
+    net.play(steps=1)
+    record = forged(net, **changes)
+    net.run()
+    assert net.tasks[1].state is TaskState.HALTED
+    assert words in str(net.tasks[1].error)
+    assert "audit shard 0" in str(net.tasks[1].error)
+    govern(net, Quarantine(Topic.RELAY, 1, record.offset, sha256(record.value or b"").digest()))
+    net.tasks[1] = net.task(1, store=net.tasks[1].store)
+    net.run()
+    net.pay_all(2)
+    net.run()
+    assert net.tasks[1].error is None
+    assert net.audit().in_flight == ()
+
+
+def test_a_repeat_waits_for_nothing() -> None:
+    net = ShardNet(2)
+    net.play(steps=1)
+    head = net.tasks[1].committed.channels_in[0]
+    forged(net, sequence=head.sequence - 1)
+    net.run()
+    assert net.tasks[1].error is None
+    assert net.headers(1)[-1].counts.repeats == 1
 
 
 def net_run_idle(net: ShardNet, task: ShardTask) -> Idle:
