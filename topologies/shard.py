@@ -10,6 +10,8 @@ from typing import Final
 from pipeline.config import Config
 from pipeline.errors import Fatal
 from pipeline.ledger.chain import Chain
+from pipeline.log.kafka.group import ShardGroup
+from pipeline.node.places import chain_log, topic_prefix
 from pipeline.node.worker import Worker
 
 _LOOK_S: Final = 0.1
@@ -25,11 +27,20 @@ def run_worker(
     accept_time: bool,
 ) -> None:
     """Be a worker until `is_done`. Raises as `Worker` does."""
-    worker = Worker(chain, config, data, accept_time=accept_time, tell=tell)
-    try:
-        worker.run(is_done)
-    finally:
-        worker.close()
+    with chain_log(chain, config) as log:
+        worker = Worker(
+            chain,
+            config,
+            data,
+            log,
+            lambda revoked: ShardGroup(config.kafka, topic_prefix(chain), revoked),
+            accept_time=accept_time,
+            tell=tell,
+        )
+        try:
+            worker.run(is_done)
+        finally:
+            worker.close()
 
 
 def run_workers(commands: Sequence[Sequence[str]], is_done: Callable[[], bool]) -> None:

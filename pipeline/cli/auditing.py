@@ -15,6 +15,7 @@ from pipeline.cli.output import note
 from pipeline.client.trust import Trust
 from pipeline.config import Config
 from pipeline.ledger.chain import Chain
+from pipeline.node.bootstrap import require_topics
 
 _LARGE_BYTES: Final = 64 << 20
 _SAY_EVERY_S: Final = 1.0
@@ -47,16 +48,12 @@ def audit_cluster(
 
     Raises `ConfigError` where the cluster has nothing of the chain, `Retryable` where it does not answer.
     """
-    from pipeline.node.places import kafka_log, require_topics  # noqa: PLC0415 - the Kafka client is slow to import
+    from pipeline.node.places import chain_log  # noqa: PLC0415 - the Kafka client is slow to import
 
-    log = kafka_log(chain, config)
-    try:
+    with chain_log(chain, config) as log, TemporaryDirectory(prefix="hauptbuch-audit-") as scratch:
         require_topics(log)
-        with TemporaryDirectory(prefix="hauptbuch-audit-") as scratch:
-            tools = Tools(lambda: log, standard_verifier, partial(scratch_kv, Path(scratch)))
-            return audit_log(tools, chain=chain, trust=trust, progress=progress)
-    finally:
-        log.close()
+        tools = Tools(lambda: log, standard_verifier, partial(scratch_kv, Path(scratch)))
+        return audit_log(tools, chain=chain, trust=trust, progress=progress)
 
 
 def say_progress() -> Callable[[int, int], None]:

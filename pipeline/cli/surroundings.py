@@ -47,18 +47,20 @@ def running_node(root: Path, *, accept_time: bool, kafka: str = "") -> Iterator[
     Raises `ConfigError` where another process holds the directory's lock.
     """
     layout = NodeLayout(root)
-    layout.chain()  # first of all: whether this is a ledger
+    chain = layout.chain()  # first of all: whether this is a ledger
     config = settings(layout, kafka)
     if config.kafka.bootstrap:
         if accept_time:
             raise ConfigError("--accept-time is for processes that make blocks: give it to `hauptbuch worker`")
-        from pipeline.node.replica import Replica  # noqa: PLC0415 - the Kafka client is slow to import
+        from pipeline.node.places import chain_log  # noqa: PLC0415 - the Kafka client is slow to import
+        from pipeline.node.replica import Replica  # noqa: PLC0415 - so is this
 
-        replica = Replica(layout, config)
-        try:
-            yield replica
-        finally:
-            replica.close()
+        with chain_log(chain, config) as log:
+            replica = Replica(layout, config, log)
+            try:
+                yield replica
+            finally:
+                replica.close()
         return
     node = Node.open(root, passphrase(), config=config, accept_time=accept_time)
     try:
@@ -73,13 +75,19 @@ def reading(root: Path, kafka: str = "") -> LedgerView:
     Raises `ConfigError` where there is none.
     """
     layout = NodeLayout(root)
-    layout.chain()
+    chain = layout.chain()
     config = settings(layout, kafka)
     if not config.kafka.bootstrap:
         return LedgerReader(root)
-    from pipeline.node.replica import ReplicaReader  # noqa: PLC0415 - the Kafka client is slow to import
+    from pipeline.node.places import kafka_log  # noqa: PLC0415 - the Kafka client is slow to import
+    from pipeline.node.replica import ReplicaReader  # noqa: PLC0415 - so is this
 
-    return ReplicaReader(layout, config)
+    log = kafka_log(chain, config)
+    try:
+        return ReplicaReader(layout, config, log)
+    except BaseException:
+        log.close()
+        raise
 
 
 @contextmanager

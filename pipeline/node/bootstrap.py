@@ -96,3 +96,9 @@ def create_topics(log: EventLog, chain: Chain) -> None:
     first = log.read(control, 0, 1, chain.genesis.limits.message_bytes)
     if not first or first[0].offset != 0 or first[0].value != chain.genesis.to_record():
         raise TaskDiverged("the control topic begins with another genesis than this directory's; check both")
+
+
+def require_topics(log: EventLog) -> None:
+    """Raise `ConfigError` where the cluster has nothing of the chain."""
+    if not log.partitions(Topic.CONTROL):
+        raise ConfigError("the cluster has no topics of this chain: `hauptbuch init --kafka` makes them")

@@ -86,6 +86,7 @@ class DirectoryLock:
         self._root = layout.root
         path = layout.root / "lock"
         try:
+            layout.root.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigError(f"{layout.root} can't be locked: {error.strerror}") from None

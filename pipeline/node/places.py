@@ -1,8 +1,9 @@
 """Where a chain's log is on a cluster."""
 
-from pipeline.codec.topics import Topic
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from pipeline.config import Config
-from pipeline.errors import ConfigError
 from pipeline.ledger.chain import Chain
 from pipeline.log.kafka import KafkaLog
 
@@ -12,12 +13,16 @@ def topic_prefix(chain: Chain) -> str:
     return f"hauptbuch-{chain.chain_id.hex()[:16]}"
 
 
+@contextmanager
+def chain_log(chain: Chain, config: Config) -> Iterator[KafkaLog]:
+    """`kafka_log`, closed at the end."""
+    log = kafka_log(chain, config)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
 def kafka_log(chain: Chain, config: Config) -> KafkaLog:
     """The chain's log on the cluster of `config.kafka`. Raises `ConfigError`."""
     return KafkaLog(config.kafka, topic_prefix(chain), max_message_bytes=chain.genesis.limits.message_bytes)
-
-
-def require_topics(log: KafkaLog) -> None:
-    """Raise `ConfigError` where the cluster has nothing of the chain."""
-    if not log.partitions(Topic.CONTROL):
-        raise ConfigError("the cluster has no topics of this chain: `hauptbuch init --kafka` makes them")

@@ -15,13 +15,11 @@ from pipeline.crypto.verifier import PoolVerifier, Verifier
 from pipeline.errors import Retryable
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.cursor import ShardCursor
-from pipeline.log.kafka import KafkaLog
 from pipeline.log.port import EventLog
-from pipeline.node.bootstrap import check_suites
+from pipeline.node.bootstrap import check_suites, require_topics
 from pipeline.node.driving import drive
 from pipeline.node.layout import DirectoryLock, NodeLayout
 from pipeline.node.node import wall_clock_ms
-from pipeline.node.places import kafka_log, require_topics
 from pipeline.node.reader import LedgerView
 from pipeline.node.stores import Stores
 from pipeline.shards.block_reader import BlockReader, CommittedBlock
@@ -75,8 +73,11 @@ class FollowedShard:
 class Replica:
     """Owns a directory until `close`, beside the cluster that its settings name."""
 
-    def __init__(self, layout: NodeLayout, config: Config) -> None:
-        """Opens log and stores; nothing is read yet. Raises `ConfigError` where another process has the directory."""
+    def __init__(self, layout: NodeLayout, config: Config, log: EventLog) -> None:
+        """Opens stores; nothing is read yet. `log` stays the caller's.
+
+        Raises `ConfigError` where another process has the directory.
+        """
         self.layout = layout
         self.chain = layout.chain()
         self.config = config
@@ -84,7 +85,7 @@ class Replica:
         self._lock = DirectoryLock(layout)
         self._verifier = PoolVerifier(STANDARD_SUITES)
         self._stores = Stores(self.chain, config.store.cache_bytes // self.chain.genesis.shards)
-        self.log: KafkaLog = kafka_log(self.chain, config)
+        self.log = log
         self.tasks: list[FollowedShard] = []
         try:
             require_topics(self.log)
@@ -122,7 +123,6 @@ class Replica:
     def close(self) -> None:
         """Idempotent."""
         self._stores.close()
-        self.log.close()
         self._verifier.close()
         self._lock.release()
 
@@ -136,9 +136,12 @@ class Replica:
 class ReplicaReader(LedgerView):
     """The ledger as a replica sees it, caught up when opened."""
 
-    def __init__(self, layout: NodeLayout, config: Config) -> None:
-        """Open and catch up. Raises as `Replica`, and `TaskDiverged` where a block does not follow from its inputs."""
-        self._replica = Replica(layout, config)
+    def __init__(self, layout: NodeLayout, config: Config, log: EventLog) -> None:
+        """Open and catch up; closes `log` with itself.
+
+        Raises as `Replica`, and `TaskDiverged` where a block does not follow from its inputs.
+        """
+        self._replica = Replica(layout, config, log)
         self.layout = layout
         self.chain = self._replica.chain
         try:
@@ -167,3 +170,4 @@ class ReplicaReader(LedgerView):
     def close(self) -> None:
         """As the view."""
         self._replica.close()
+        self._replica.log.close()

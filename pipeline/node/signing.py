@@ -11,12 +11,11 @@ from pipeline.crypto.verifier import PoolVerifier
 from pipeline.errors import HauptbuchError
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Assurance
-from pipeline.log.kafka import KafkaLog
-from pipeline.node.bootstrap import check_suites
+from pipeline.log.port import EventLog
+from pipeline.node.bootstrap import check_suites, require_topics
 from pipeline.node.driving import drive
 from pipeline.node.layout import DirectoryLock, NodeLayout
 from pipeline.node.node import wall_clock_ms
-from pipeline.node.places import kafka_log, require_topics
 from pipeline.node.stores import Stores
 from pipeline.shards.progress import Idle, Progress
 from pipeline.state.store import StateStore
@@ -35,25 +34,25 @@ class SigningNode:
         chain: Chain,
         config: Config,
         data: Path,
+        log: EventLog,
         key: PrivateKey | None,
         *,
         proposes: bool,
         suites: SuiteSet = STANDARD_SUITES,
     ) -> None:
-        """`proposes`: the synchronizer; it needs no key where others sign. Else an attestor.
+        """`proposes`: the synchronizer; it needs no key where others sign. Else an attestor. `log` stays the caller's.
 
         Assurance is EXECUTION unless configured otherwise. Raises `ConfigError` where another process has `data`, or
-        the chain's topics are not on the cluster.
+        the chain's topics are not on the log.
         """
         assert proposes or key is not None, "an attestor has a key"
         check_suites(chain, suites)
         self._layout = NodeLayout(data)
         self._chain = chain
-        data.mkdir(parents=True, exist_ok=True)
         self._lock = DirectoryLock(self._layout)
         self._verifier = PoolVerifier(suites)
         self._stores = Stores(chain, config.store.cache_bytes // chain.genesis.shards)
-        self.log: KafkaLog = kafka_log(chain, config)
+        self.log = log
         try:
             require_topics(self.log)
             self.task = self._task(config, None if key is None else Signer(key), proposes=proposes)
@@ -80,7 +79,6 @@ class SigningNode:
 
     def _release(self) -> None:
         self._stores.close()
-        self.log.close()
         self._verifier.close()
         self._lock.release()
 

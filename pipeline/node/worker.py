@@ -3,10 +3,10 @@
 Its state stores are views of the log, each opened when its shard comes and closed when it goes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Final
+from typing import Final, Protocol
 
 from pipeline.codec.types import ShardId
 from pipeline.config import Config
@@ -14,18 +14,16 @@ from pipeline.crypto.suites import STANDARD_SUITES, SuiteSet
 from pipeline.crypto.verifier import PoolVerifier
 from pipeline.errors import HauptbuchError, Retryable
 from pipeline.ledger.chain import Chain
-from pipeline.log.kafka import KafkaLog
-from pipeline.log.kafka.group import ShardGroup
-from pipeline.node.bootstrap import check_suites
+from pipeline.log.port import EventLog
+from pipeline.node.bootstrap import check_suites, require_topics
 from pipeline.node.driving import drive
 from pipeline.node.layout import DirectoryLock, NodeLayout
 from pipeline.node.node import wall_clock_ms
-from pipeline.node.places import kafka_log, require_topics, topic_prefix
 from pipeline.node.stores import Stores
 from pipeline.shards.allocator import ShardAllocator
 from pipeline.shards.life import TaskState
 from pipeline.shards.progress import Idle, Progress, earliest
-from pipeline.shards.task import ShardTask, TaskConfig
+from pipeline.shards.task import Ownership, ShardTask, TaskConfig
 from pipeline.state.store import StateStore
 from pipeline.sync.control_feed import ControlFeed
 
@@ -36,6 +34,27 @@ _REPORT_MS: Final = 1_000
 _RETRY_MS: Final = 200
 
 
+Revoked = Callable[[frozenset[ShardId], bool], None]
+"""Told of shards that go; True where they are lost already, so that nothing may be finished any more."""
+
+
+class Membership(Ownership, Protocol):
+    """A place in the group of workers, as `pipeline.log.kafka.group.ShardGroup`."""
+
+    @property
+    def shards(self) -> frozenset[ShardId]:
+        """The current assignment, idle partitions included."""
+
+    def poll(self) -> None:
+        """Let rebalances happen."""
+
+    def report(self, positions: Mapping[ShardId, int]) -> None:
+        """Tell lag tools the next offset of each shard."""
+
+    def close(self) -> None:
+        """Leave."""
+
+
 class Worker:
     """Owns `data` until `close`."""
 
@@ -44,21 +63,23 @@ class Worker:
         chain: Chain,
         config: Config,
         data: Path,
+        log: EventLog,
+        join: Callable[[Revoked], Membership],
         *,
         accept_time: bool = False,
         tell: Callable[[str], None] = print,
         suites: SuiteSet = STANDARD_SUITES,
     ) -> None:
-        """Opens the log and joins; nothing runs yet. `tell` hears of what an operator wants to know, a line each.
+        """Joins; nothing runs yet. `log` stays the caller's. `join` is given what to call before shards go. `tell`
+        hears of what an operator wants to know, a line each.
 
-        Raises `ConfigError` where another process has `data`, or the chain's topics are not on the cluster.
+        Raises `ConfigError` where another process has `data`, or the chain's topics are not on the log.
         """
         check_suites(chain, suites)
         self.chain = chain
         self._layout = NodeLayout(data)
         self._tell = tell
         self._config = TaskConfig(linger_ms=config.shard.linger_ms, accept_time=accept_time)
-        data.mkdir(parents=True, exist_ok=True)
         self._lock = DirectoryLock(self._layout)
         self._verifier = PoolVerifier(suites)
         self._stores = Stores(chain, config.store.cache_bytes // chain.genesis.shards)
@@ -67,13 +88,12 @@ class Worker:
         self._retry_at_ms: dict[ShardId, int] = {}
         self._states: dict[ShardId, TaskState] = {}
         self._reported_ms = 0
-        self.log: KafkaLog = kafka_log(chain, config)
+        self.log = log
         try:
             require_topics(self.log)
             self._control = ControlFeed(chain, self.log, self._verifier)
-            self._group = ShardGroup(config.kafka, topic_prefix(chain), self._revoked)
+            self._group = join(self._revoked)
         except BaseException:
-            self.log.close()
             self._verifier.close()
             self._lock.release()
             raise
@@ -108,7 +128,6 @@ class Worker:
         self._revoked(frozenset(self.tasks), False)
         self._group.close()
         self._stores.close()
-        self.log.close()
         self._verifier.close()
         self._lock.release()
 

@@ -1,0 +1,207 @@
+"""Worker, synchronizer, attestors and replica together on one log, without a cluster: the test deals out the shards."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from pipeline.codec.topics import Topic
+from pipeline.codec.types import ShardId
+from pipeline.config import Config
+from pipeline.crypto.port import SuiteId
+from pipeline.crypto.suites import STANDARD_SUITES
+from pipeline.errors import ConfigError, TaskFenced
+from pipeline.kv.memory import MemoryKeyValue
+from pipeline.ledger.chain import Chain
+from pipeline.ledger.checkpoints import Assurance
+from pipeline.log.embedded import EmbeddedLog
+from pipeline.node.bootstrap import create_topics, new_chain
+from pipeline.node.layout import NodeLayout
+from pipeline.node.node import wall_clock_ms
+from pipeline.node.reader import last_signed_head
+from pipeline.node.replica import Replica, ReplicaReader
+from pipeline.node.signing import SigningNode
+from pipeline.node.worker import Revoked, Worker
+from pipeline.shards.life import TaskState
+
+NEW = new_chain(
+    STANDARD_SUITES,
+    "test",
+    2,
+    wall_clock_ms(),
+    suite_id=SuiteId.ML_DSA_44,
+    partitions=3,
+    attestors=2,
+    attestor_threshold=2,
+    seed=b"s" * 32,
+)
+BOTH = frozenset({ShardId(0), ShardId(1)})
+
+
+class Deal:
+    """A member of a group whose shards the test chooses."""
+
+    def __init__(self, revoked: Revoked) -> None:
+        self._revoked = revoked
+        self.shards: frozenset[ShardId] = frozenset()
+        self.proves = True
+        self.told: dict[ShardId, int] = {}
+        self._next: tuple[frozenset[ShardId], bool] | None = None
+        self.left = False
+
+    def give(self, shards: frozenset[ShardId], *, lost: bool = False) -> None:
+        self._next = shards, lost
+
+    def poll(self) -> None:
+        if self._next is not None:
+            shards, lost = self._next
+            self._next = None
+            self._revoked(self.shards - shards, lost)
+            self.shards = shards
+
+    def owns(self, shard: ShardId) -> bool:
+        return self.proves and shard in self.shards
+
+    def report(self, positions: Mapping[ShardId, int]) -> None:
+        self.told.update(positions)
+
+    def close(self) -> None:
+        self.left = True
+
+
+class Bed:
+    """A log with the chain's topics, and what runs on it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.chain: Chain = NEW.chain
+        self.log = EmbeddedLog(MemoryKeyValue())
+        create_topics(self.log, self.chain)
+        self.now_ms = wall_clock_ms()
+        self.said: list[str] = []
+
+    def worker(self, name: str, shards: frozenset[ShardId]) -> tuple[Worker, Deal]:
+        deals: list[Deal] = []
+
+        def join(revoked: Revoked) -> Deal:
+            deals.append(Deal(revoked))
+            return deals[0]
+
+        worker = Worker(self.chain, Config(), self.root / name, self.log, join, tell=self.said.append)
+        deals[0].give(shards)
+        return worker, deals[0]
+
+    def signing(self, role: str | None) -> SigningNode:
+        key = None if role is None else NEW.keys[role]
+        return SigningNode(self.chain, Config(), self.root / (role or "sync"), self.log, key, proposes=role is None)
+
+    def drive(self, condition: Callable[[], bool], *nodes: Worker | SigningNode | Replica) -> None:
+        for _ in range(3_000):
+            if condition():
+                return
+            self.now_ms += 5
+            for node in nodes:
+                node.step(self.now_ms)
+        raise AssertionError(self.said)
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Iterator[Bed]:
+    bed = Bed(tmp_path)
+    yield bed
+    bed.log.close()
+
+
+def leads(worker: Worker, *shards: int) -> bool:
+    return {shard for shard, task in worker.tasks.items() if task.state is TaskState.LEADING} == set(shards)
+
+
+def test_shards_are_led_signed_by_a_quorum_and_followed(bed: Bed) -> None:
+    worker, deal = bed.worker("w", BOTH | {ShardId(2)})
+    sync, first, second = bed.signing(None), bed.signing("attestor"), bed.signing("attestor-2")
+    nodes = (worker, sync, first, second)
+    bed.drive(lambda: all(last_signed_head(bed.log, shard) is not None for shard in BOTH), *nodes)
+    assert leads(worker, 0, 1)  # 2 is idle and has no task
+    bed.now_ms += 1_000
+    worker.step(bed.now_ms)
+    assert set(deal.told) == BOTH
+    head = last_signed_head(bed.log, 0)
+    assert head is not None
+    assert head.checkpoint.assurance is Assurance.EXECUTION
+
+    layout = NodeLayout(bed.root / "replica")
+    layout.root.mkdir()
+    layout.genesis.write_bytes(bed.chain.genesis.to_record())
+    replica = Replica(layout, Config(), bed.log)
+    replica.catch_up()
+    assert [task.committed for task in replica.tasks] == [worker.tasks[shard].committed for shard in sorted(BOTH)]
+    bed.now_ms += bed.chain.genesis.heartbeat_ms
+    before = replica.tasks[0].committed.height
+    bed.drive(lambda: replica.tasks[0].committed.height > before, worker, replica)
+    assert not replica.run_until(lambda: False, 1)
+    replica.close()
+    for node in nodes:
+        node.close()
+    reader = ReplicaReader(layout, Config(), bed.log)  # goes on where the stores stand
+    assert reader.cursor(0).height > before
+    assert len(reader.stores) == 2
+    assert reader.account(bed.chain.genesis.treasury) is not None
+    reader.close()
+
+
+def test_a_shard_goes_from_one_worker_to_another_whose_stores_are_empty(bed: Bed) -> None:
+    one, first = bed.worker("one", BOTH)
+    two, second = bed.worker("two", frozenset())
+    bed.drive(lambda: leads(one, 0, 1) and one.tasks[ShardId(0)].committed.height == 0, one, two)
+    first.give(frozenset({ShardId(1)}))
+    second.give(frozenset({ShardId(0)}))
+    bed.drive(lambda: leads(one, 1) and leads(two, 0), one, two)
+    assert two.tasks[ShardId(0)].committed.height == 0
+    first.give(BOTH, lost=True)
+    second.give(frozenset(), lost=True)
+    bed.drive(lambda: leads(one, 0, 1), two, one)
+    assert not two.tasks
+    for worker, deal in ((one, first), (two, second)):
+        worker.close()
+        assert deal.left
+    assert bed.said[-1].startswith("shard 1: unassigned, block 0")
+
+
+def test_who_can_not_prove_a_shard_does_not_fence_it_and_tries_again(bed: Bed) -> None:
+    owner, _ = bed.worker("owner", BOTH)
+    bed.drive(lambda: leads(owner, 0, 1), owner)
+    zombie, deal = bed.worker("zombie", BOTH)
+    deal.proves = False
+    for _ in range(500):
+        bed.now_ms += 5
+        zombie.step(bed.now_ms)
+        owner.step(bed.now_ms)
+    assert leads(owner, 0, 1)
+    assert leads(zombie)
+    deal.proves = True
+    bed.drive(lambda: leads(zombie, 0, 1), zombie)
+    zombie.close()
+    owner.close()
+
+
+def test_a_second_synchronizer_fences_the_first(bed: Bed) -> None:
+    worker, _ = bed.worker("w", BOTH)
+    old = bed.signing(None)
+    bed.drive(lambda: leads(worker, 0, 1), worker, old)
+    with pytest.raises(ConfigError, match="in use by pid"):
+        bed.signing(None)
+    young = SigningNode(bed.chain, Config(), bed.root / "young", bed.log, None, proposes=True)
+    with pytest.raises(TaskFenced):
+        bed.drive(lambda: False, worker, young, old)
+    for node in (worker, old, young):
+        node.close()
+
+
+def test_a_log_without_the_chain_is_refused_and_the_directory_released(tmp_path: Path) -> None:
+    log = EmbeddedLog(MemoryKeyValue())
+    assert log.partitions(Topic.CONTROL) == 0
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="no topics of this chain"):
+            Worker(NEW.chain, Config(), tmp_path, log, Deal)
+        with pytest.raises(ConfigError, match="no topics of this chain"):
+            SigningNode(NEW.chain, Config(), tmp_path, log, None, proposes=True)
