@@ -15,6 +15,7 @@ from pipeline.tree.proofs import Proof
 
 __all__ = ["MAX_PROOF_BYTES", "StateProof", "prove"]
 
+
 @dataclass(frozen=True, slots=True)
 class StateProof:
     """Presence or absence of `proof.key` under `root`. Nothing about it is checked yet."""

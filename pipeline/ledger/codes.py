@@ -7,7 +7,11 @@ from enum import IntEnum
 
 
 class Code(IntEnum):
-    """Result of a transaction or of one of its entries. 1 to 9: no state change, no fee."""
+    """Result of a transaction or of one of its entries.
+
+    1 to 9 of a receipt without failures: no state change, no fee. As an entry's code, BAD_KEY and BAD_SIGNATURE are
+    a RotateKey's; whether the nonce was consumed is said by `nonce_consumed` alone.
+    """
 
     OK = 0
     WRONG_CHAIN = 1

@@ -77,12 +77,17 @@ def _save_channels(
             batch[_CHANNEL_KEY.pack(b"c", *channel, sequence)] = new[sequence]
 
 
+def check_directory(kv: KeyValue) -> None:
+    """Stamp an empty `sync/`; whoever writes to it first asks this. Raises `ConfigError` for another format."""
+    check_format(kv, FORMAT_KIND, FORMAT_VERSION)
+
+
 def load(kv: KeyValue, chain: Chain) -> Kept:
     """The kept ledger; that before round 0 where there is none.
 
     Raises `TaskDiverged` where the bytes do not reproduce the signed roots, `ConfigError` for another format.
     """
-    check_format(kv, FORMAT_KIND, FORMAT_VERSION)
+    check_directory(kv)
     raw = kv.get(_ROUND)
     if raw is None:
         return Kept(SignedLedger.start(chain), 0)

@@ -19,6 +19,7 @@ from pipeline.kv.port import KeyValue
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Checkpoint, CheckpointProposal, CheckpointSignature, checkpoint_hash
 from pipeline.log.port import EventLog, TransactionalWriter
+from pipeline.sync.kept import check_directory
 from pipeline.sync.round_book import CHECKPOINTS
 from pipeline.sync.rounds import RoundPlan
 from pipeline.sync.signed_heads import newest_head
@@ -92,6 +93,7 @@ class SignerGuard:
         name = f"{self._chain.chain_id.hex()[:16]}-signer-{self.signer.key_id.hex()}"
         writer = self._log.writer(name)  # first: what an older instance commits must be on the log before it is read
         try:
+            check_directory(self._kv)  # an attestor's first write to its directory may be the guard's
             self._log.settle(CHECKPOINTS)  # the open transaction of another signer could hide own signatures
             self._read_local()
             self._read_log()

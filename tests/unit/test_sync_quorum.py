@@ -1,5 +1,6 @@
 """k of n attestors: honest rounds, equivocating proposers, restarts, changes of the attestors and shards."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -30,6 +31,7 @@ from pipeline.sync.round_task import SyncState
 from pipeline.sync.settings import SyncConfig
 from pipeline.sync.signer import Signer
 from pipeline.sync.synchronizer import Synchronizer
+from pipeline.testing.faulty_kv import FaultyKeyValue, SimulatedCrash
 from pipeline.testing.suite import TEST_SUITES
 
 ATTESTORS = ("one", "two", "three")
@@ -361,3 +363,22 @@ def test_made_up_proposals_neither_pile_up_nor_displace_the_true_one(before: int
     assert book.at_end
     assert len([item for item in book.candidates if not item.signatures]) <= 256
     assert len([item for item in book.candidates if item.proposal == true and item.signatures]) == 1
+
+
+def test_an_attestor_cut_down_after_its_guards_first_write_opens_its_directory_again() -> None:
+    """After a lost directory the guard's memory of the log is what an attestor writes first."""
+    net = make()
+    proposer = net.synchronizer(signer=None)
+    signers = [attestor(net, name) for name in ATTESTORS]
+    net.run(proposer, *signers)
+    signers[0].close()
+    for crash_at in (1, 2, 3):
+        kv = MemoryKeyValue()
+        cut = FaultyKeyValue(kv, crash_at=crash_at, when="after")
+        with suppress(SimulatedCrash):
+            net.run(attestor(net, "one", cut))  # type: ignore[arg-type]
+        kv.crash(keep=kv.unsynced)
+        again = attestor(net, "one", kv.reopen())
+        more(net, proposer, again, *signers[1:])
+        assert again.error is None
+    assert_sound(net, proposer)
