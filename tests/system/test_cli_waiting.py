@@ -14,9 +14,9 @@ from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import ZERO32, Address, AssetId, ShardId, TxId
 from pipeline.config import Config, load_config
 from pipeline.errors import (
-    CrossShardCommunicationFailed,
     InvalidTransactionResult,
     StateSynchronizationFailed,
+    TaskDiverged,
     TransactionProcessingFailed,
 )
 from pipeline.kv.memory import MemoryKeyValue
@@ -74,13 +74,13 @@ def test_a_clock_that_was_set_back_leaves_blocks_unsigned(fresh: Path) -> None:
         node.close()
 
 
-def test_an_effect_that_can_not_be_executed_yet(fresh: Path) -> None:
-    """It names a control record that has not been written."""
+def test_an_effect_that_can_not_be_executed(fresh: Path) -> None:
+    """It names a control record that nobody wrote."""
     node = Node.open(fresh, config=hasty())
     try:
         record = bundle(node.chain.chain_id, control_sequence=1).to_record()
         node.log.append([Append(TopicPartition(Topic.RELAY, 0), None, record)])
-        with pytest.raises(CrossShardCommunicationFailed, match="not settled within 1 s"):
+        with pytest.raises(TaskDiverged, match="under control record 1, but control ends at record 0"):
             settle(node)
     finally:
         node.close()
