@@ -39,12 +39,12 @@ demo: setup ## play real payments, verify a proof, audit, catch tampering
 
 test: setup ## default tests with coverage of pipeline/, subprocesses included; fails under 90 %
 	@rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -n auto --dist loadfile -m "not slow and not kafka" $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest -n auto --dist worksteal -m "not slow and not kafka" $(PYTEST_ARGS)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 test-slow: setup ## the tests that take minutes: simulations, kills, fault points, fuzzers
-	$(BIN)/python -m pytest -n auto --dist loadfile -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow $(PYTEST_ARGS)
 
 test-kafka: $(KAFKA_STAMP) ## tests on a real broker: HAUPTBUCH_TEST_KAFKA=host:port, a container, or one started here
 	$(BIN)/python -m pytest -m kafka $(PYTEST_ARGS)
