@@ -52,9 +52,12 @@ def _rates() -> Table:
 
 
 def _tree() -> Table:
-    table = _table("Tree, microseconds a changed key", "leaves", "block", "update", "its hashes", "ratio", "aim")
+    columns = ("what", "collector", "leaves", "block", "update", "its hashes", "ratio", "aim")
+    table = _table("Tree, microseconds a changed key", *columns)
     for row in tree.run():
         table.add_row(
+            row.what,
+            "frozen" if row.frozen else "default",
             f"{row.leaves:,}",
             f"{row.block:,}",
             f"{row.micros:.2f}",
