@@ -84,7 +84,7 @@ class Replica:
         check_suites(self.chain, STANDARD_SUITES)
         self._lock = DirectoryLock(layout)
         self._verifier = PoolVerifier(STANDARD_SUITES)
-        self._stores = Stores(self.chain, config.store.cache_bytes // self.chain.genesis.shards)
+        self._stores = Stores(self.chain, config.store.cache_bytes)
         self.log = log
         self.tasks: list[FollowedShard] = []
         try:

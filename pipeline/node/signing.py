@@ -51,7 +51,7 @@ class SigningNode:
         self._chain = chain
         self._lock = DirectoryLock(self._layout)
         self._verifier = PoolVerifier(suites)
-        self._stores = Stores(chain, config.store.cache_bytes // chain.genesis.shards)
+        self._stores = Stores(chain, config.store.cache_bytes)
         self.log = log
         try:
             require_topics(self.log)

@@ -13,10 +13,11 @@ class Stores:
     """Every store that was opened, by its path."""
 
     def __init__(self, chain: Chain, cache_bytes: int) -> None:
-        """`cache_bytes`: memory of one shard's store."""
+        """`cache_bytes`: memory that the state stores share, as many as are open."""
         self._chain = chain
         self._cache_bytes = cache_bytes
         self._open: dict[Path, KeyValue] = {}
+        self._states: dict[Path, StateStore] = {}
 
     def open(self, path: Path) -> KeyValue:
         """Open, or create. Raises `ConfigError` and `Fatal` where that can't be."""
@@ -26,13 +27,24 @@ class Stores:
 
     def open_shard(self, path: Path, shard: ShardId) -> StateStore:
         """The state store of a shard."""
-        return StateStore(self.open(path), shard, self._chain.shard_map.slots_of(shard), self._cache_bytes)
+        share = self._cache_bytes // (len(self._states) + 1)
+        state = StateStore(self.open(path), shard, self._chain.shard_map.slots_of(shard), share)
+        self._states[path] = state
+        self._share_out()
+        return state
 
     def close_one(self, path: Path) -> None:
-        """Close a store that is open."""
+        """Close a store that is open; the others share its memory."""
         self._open.pop(path).close()
+        if self._states.pop(path, None) is not None:
+            self._share_out()
 
     def close(self) -> None:
         """Close them all. Idempotent."""
+        self._states.clear()
         while self._open:
             self._open.popitem()[1].close()
+
+    def _share_out(self) -> None:
+        for state in self._states.values():
+            state.limit_cache(self._cache_bytes // len(self._states))

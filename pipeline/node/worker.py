@@ -14,6 +14,7 @@ from pipeline.crypto.suites import STANDARD_SUITES, SuiteSet
 from pipeline.crypto.verifier import PoolVerifier
 from pipeline.errors import HauptbuchError, Retryable
 from pipeline.ledger.chain import Chain
+from pipeline.log.membership import Revoked
 from pipeline.log.port import EventLog
 from pipeline.node.bootstrap import check_suites, require_topics
 from pipeline.node.driving import drive
@@ -32,10 +33,6 @@ _FINISH_S: Final = 2.0
 _PAUSE_S: Final = 0.002
 _REPORT_MS: Final = 1_000
 _RETRY_MS: Final = 200
-
-
-Revoked = Callable[[frozenset[ShardId], bool], None]
-"""Told of shards that go; True where they are lost already, so that nothing may be finished any more."""
 
 
 class Membership(Ownership, Protocol):
@@ -82,7 +79,7 @@ class Worker:
         self._config = TaskConfig(linger_ms=config.shard.linger_ms, accept_time=accept_time)
         self._lock = DirectoryLock(self._layout)
         self._verifier = PoolVerifier(suites)
-        self._stores = Stores(chain, config.store.cache_bytes // chain.genesis.shards)
+        self._stores = Stores(chain, config.store.cache_bytes)
         self._allocator = ShardAllocator(chain, self._open_store, config.system.max_shards)
         self.tasks: dict[ShardId, ShardTask] = {}
         self._retry_at_ms: dict[ShardId, int] = {}

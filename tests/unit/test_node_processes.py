@@ -15,13 +15,14 @@ from pipeline.kv.memory import MemoryKeyValue
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Assurance
 from pipeline.log.embedded import EmbeddedLog
+from pipeline.log.membership import Revoked
 from pipeline.node.bootstrap import create_topics, new_chain
 from pipeline.node.layout import NodeLayout
 from pipeline.node.node import wall_clock_ms
 from pipeline.node.reader import last_signed_head
 from pipeline.node.replica import Replica, ReplicaReader
 from pipeline.node.signing import SigningNode
-from pipeline.node.worker import Revoked, Worker
+from pipeline.node.worker import Worker
 from pipeline.shards.life import TaskState
 
 NEW = new_chain(

@@ -5,7 +5,7 @@ paused, since the log's own readers read them, from positions in block headers. 
 the probe and lag tools; nobody starts from it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException
@@ -17,6 +17,7 @@ from pipeline.config import KafkaConfig
 from pipeline.errors import ConfigError
 from pipeline.log.kafka.faults import error_in, refusal
 from pipeline.log.kafka.settings import LOGGER, Settings, consumer_settings
+from pipeline.log.membership import Revoked
 
 SESSION_TIMEOUT_MS: Final = 6_000
 """A member that is silent for this long has lost its shards; the least that brokers allow by default."""
@@ -25,9 +26,6 @@ _HEARTBEAT_MS: Final = 300
 _MAX_POLL_INTERVAL_MS: Final = 60_000
 """Opening a writer may wait 15 s for a cluster, several may follow each other."""
 _SOCKET_TIMEOUT_MS: Final = 10_000
-
-Revoked = Callable[[frozenset[ShardId], bool], None]
-"""Told of shards that go; True where they are lost already, so that nothing may be finished any more."""
 
 
 class ShardGroup:

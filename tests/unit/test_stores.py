@@ -1,0 +1,24 @@
+"""The state stores of one process: what they share."""
+
+from pathlib import Path
+
+from pipeline.codec.types import ShardId
+from pipeline.crypto.port import SuiteId
+from pipeline.crypto.suites import STANDARD_SUITES
+from pipeline.node.bootstrap import new_chain
+from pipeline.node.stores import Stores
+
+MEMORY = 12 << 20
+
+
+def test_open_state_stores_share_the_memory(tmp_path: Path) -> None:
+    chain = new_chain(STANDARD_SUITES, "test", 3, 1, suite_id=SuiteId.ML_DSA_44, seed=b"s" * 32).chain
+    stores = Stores(chain, MEMORY)
+    stores.open(tmp_path / "sync")  # no state, so no part in it
+    states = [stores.open_shard(tmp_path / str(number), ShardId(number)) for number in range(3)]
+    assert [state.cache_bytes for state in states] == [MEMORY // 3] * 3
+    stores.close_one(tmp_path / "1")
+    stores.close_one(tmp_path / "sync")
+    assert [states[0].cache_bytes, states[2].cache_bytes] == [MEMORY // 2] * 2
+    assert stores.open_shard(tmp_path / "1", ShardId(1)).cache_bytes == MEMORY // 3
+    stores.close()
