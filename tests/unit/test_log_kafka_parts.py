@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -300,3 +300,13 @@ def test_the_client_is_not_heard_about_settings_of_its_sisters(caplog: pytest.Lo
     LOGGER.warning("CONFWARN property x is a producer property and will be ignored by this consumer instance")
     LOGGER.warning("FAIL broker away")
     assert caplog.messages == ["FAIL broker away"]
+
+
+def test_the_client_has_nothing_to_warn_about_in_a_writers_settings(caplog: pytest.LogCaptureFixture) -> None:
+    producer = Producer(writer_settings(KafkaConfig(bootstrap="127.0.0.1:1"), 1000, "w"))
+    deadline = time.monotonic() + 5
+    while not caplog.messages and time.monotonic() < deadline:  # its first line is then of the broker that is not there
+        producer.poll(0.05)
+    producer.close()
+    assert caplog.messages
+    assert [text for text in caplog.messages if "CONFWARN" in text] == []

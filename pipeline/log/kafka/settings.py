@@ -20,16 +20,18 @@ BATCH_HEADROOM: Final = 4_096
 FETCH_WAIT_MS: Final = 10
 """How long a broker keeps a fetch that has nothing to give. A new or moved position waits for the fetch before it."""
 
+_RETRY_MAX_MS: Final = 5
+
 LOGGER: Final = logging.getLogger("pipeline.log.kafka")
 LOGGER.addFilter(lambda record: "and will be ignored by this" not in record.getMessage())  # meant for a sister client
 _QUIET: Final = {"log_level": 2}  # of clients that nobody polls: their log lines would only pile up
 
 
-def _client(config: KafkaConfig) -> dict[str, Scalar]:
+def _client(config: KafkaConfig, refresh_ms: int = 50) -> dict[str, Scalar]:
     return {
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1_000,
-        "topic.metadata.refresh.fast.interval.ms": 50,
+        "topic.metadata.refresh.fast.interval.ms": refresh_ms,
         **config.client_settings(),
         "allow.auto.create.topics": False,
     }
@@ -77,8 +79,8 @@ def producer_settings(config: KafkaConfig, max_message_bytes: int) -> Settings:
         # After the end of a transaction the broker answers the next one's first request with CONCURRENT_TRANSACTIONS,
         # and the client sleeps this long: 105 ms a commit at the default of 100.
         "retry.backoff.ms": 1,
-        "retry.backoff.max.ms": 5,
-        **_client(config),
+        "retry.backoff.max.ms": _RETRY_MAX_MS,
+        **_client(config, _RETRY_MAX_MS),  # above it the client warns, and takes it anyway
         "enable.idempotence": True,
         "acks": "all",
         "message.max.bytes": max_message_bytes + BATCH_HEADROOM,
