@@ -24,6 +24,7 @@ from pipeline.errors import (
 )
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.cursor import ShardCursor
+from pipeline.ledger.writers import shard_writer
 from pipeline.log.port import EventLog, TransactionalWriter
 from pipeline.shards.leader import Leader
 from pipeline.shards.life import Life, TaskState
@@ -137,7 +138,7 @@ class ShardTask:
         if not self._ownership.owns(self.shard):
             self._life.move(TaskState.UNASSIGNED)
             return Progress()
-        self._writer = self._log.writer(f"{self._chain.chain_id.hex()[:16]}-shard-{self.shard}")
+        self._writer = self._log.writer(shard_writer(self._chain.chain_id, self.shard))
         # Never read the tail before fencing: an older writer could still commit to it.
         self._recovery = Recovery(self._chain, self.shard, self._log, self.store, self._verifier)
         self._life.move(TaskState.RECOVERING)

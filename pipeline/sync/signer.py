@@ -18,6 +18,7 @@ from pipeline.errors import Fatal, PoisonRecord, Retryable, TaskDiverged
 from pipeline.kv.port import KeyValue
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Checkpoint, CheckpointProposal, CheckpointSignature, checkpoint_hash
+from pipeline.ledger.writers import signer_writer
 from pipeline.log.port import EventLog, TransactionalWriter
 from pipeline.sync.kept import check_directory
 from pipeline.sync.round_book import CHECKPOINTS
@@ -90,7 +91,7 @@ class SignerGuard:
 
     def recover(self) -> TransactionalWriter:
         """Fence older writers of this signer, then adopt what it ever signed. Returns the writer."""
-        name = f"{self._chain.chain_id.hex()[:16]}-signer-{self.signer.key_id.hex()}"
+        name = signer_writer(self._chain.chain_id, self.signer.key_id)
         writer = self._log.writer(name)  # first: what an older instance commits must be on the log before it is read
         try:
             check_directory(self._kv)  # an attestor's first write to its directory may be the guard's

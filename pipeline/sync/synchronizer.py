@@ -21,6 +21,7 @@ from pipeline.ledger.checkpoints import (
     checkpoint_hash,
     key_signatures,
 )
+from pipeline.ledger.writers import proposer_writer
 from pipeline.log.port import Append, EventLog, TopicPartition, TransactionalWriter
 from pipeline.shards.progress import Idle, Progress
 from pipeline.sync.committer import Committer
@@ -75,7 +76,7 @@ class Synchronizer(RoundTask):
         self._proposed = -1
 
     def _fence(self) -> LedgerFollower:
-        self._committer = Committer(self._log.writer(f"{self._chain.chain_id.hex()[:16]}-proposer"))
+        self._committer = Committer(self._log.writer(proposer_writer(self._chain.chain_id)))
         follower = LedgerFollower(
             self._chain, self._log, self._kv, self._assurance, self._verifier, self._config, self._store_for
         )
