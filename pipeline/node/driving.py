@@ -7,6 +7,9 @@ from pipeline.log.port import EventLog
 from pipeline.shards.progress import Idle, Progress
 
 LONGEST_SLEEP_MS: Final = 50
+"""Of one whom more than the log may want: a rebalance, a condition that somebody waits for."""
+LOG_ONLY_SLEEP_MS: Final = 500
+"""Of one whom the log alone wakes; signals wait for as long."""
 
 
 def drive(
@@ -15,6 +18,7 @@ def drive(
     clock_ms: Callable[[], int],
     is_done: Callable[[], bool],
     timeout_ms: int | None = None,
+    longest_sleep_ms: int = LONGEST_SLEEP_MS,
 ) -> bool:
     """Step until `is_done`, asked before each step; False where `timeout_ms` passed first. Raises as `step` does."""
     deadline_ms = None if timeout_ms is None else clock_ms() + timeout_ms
@@ -24,6 +28,6 @@ def drive(
         if deadline_ms is not None and now_ms >= deadline_ms:
             return is_done()
         if isinstance(outcome, Idle):
-            wake_ms = outcome.until_ms if outcome.until_ms is not None else now_ms + LONGEST_SLEEP_MS
-            log.wait(max(0, min(wake_ms - now_ms, LONGEST_SLEEP_MS)))
+            wake_ms = outcome.until_ms if outcome.until_ms is not None else now_ms + longest_sleep_ms
+            log.wait(max(0, min(wake_ms - now_ms, longest_sleep_ms)))
     return True

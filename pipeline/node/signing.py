@@ -13,7 +13,7 @@ from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Assurance
 from pipeline.log.port import EventLog
 from pipeline.node.bootstrap import check_suites, require_topics
-from pipeline.node.driving import drive
+from pipeline.node.driving import LOG_ONLY_SLEEP_MS, drive
 from pipeline.node.layout import DirectoryLock, NodeLayout
 from pipeline.node.node import wall_clock_ms
 from pipeline.node.stores import Stores
@@ -62,7 +62,7 @@ class SigningNode:
 
     def run(self, is_done: Callable[[], bool]) -> None:
         """Drive until `is_done`. Raises what halted or fenced the task."""
-        drive(self.step, self.log, wall_clock_ms, is_done)
+        drive(self.step, self.log, wall_clock_ms, is_done, longest_sleep_ms=LOG_ONLY_SLEEP_MS)
 
     def step(self, now_ms: int) -> Progress | Idle:
         """One step. Raises what halted or fenced the task."""

@@ -150,7 +150,7 @@ class KafkaLog:
         """As the port; returns too when a transaction of this log came to its end."""
         self._check_open()
         self._topics.look(time.monotonic())
-        self._reader.wait(timeout_ms / 1000, self._is_due)
+        self._reader.wait(timeout_ms / 1000, self._is_due, self._is_busy)
 
     def close(self) -> None:
         """As the port."""
@@ -168,6 +168,9 @@ class KafkaLog:
 
     def _is_due(self) -> bool:
         return any(writer.is_due for writer in list(self._writers.values()))
+
+    def _is_busy(self) -> bool:
+        return any(writer.is_busy for writer in list(self._writers.values()))
 
     def _still_open(self, source: TopicPartition, stable: int, now: float) -> HauptbuchError:
         known = self._unsettled.get(source)

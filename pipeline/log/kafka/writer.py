@@ -67,6 +67,11 @@ class KafkaWriter:
         """Whether `poll_commit` has something to tell."""
         return self._busy and not self._closed and self._result is not None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a transaction is on its way, or its answer waits to be polled."""
+        return self._busy and not self._closed
+
     def supersede(self) -> None:
         """A newer writer of this id is being opened in this process."""
         self._spent = self._spent or TaskFenced(f"writer {self._id} was opened again elsewhere: this one is fenced")
