@@ -11,8 +11,10 @@ from pipeline.config import Config
 from pipeline.errors import Fatal
 from pipeline.ledger.chain import Chain
 from pipeline.log.kafka.group import ShardGroup
+from pipeline.log.membership import Revoked
 from pipeline.node.places import chain_log, topic_prefix
 from pipeline.node.worker import Worker
+from pipeline.watch.worker import WorkerWatch
 
 _LOOK_S: Final = 0.1
 
@@ -21,24 +23,21 @@ def run_worker(
     chain: Chain,
     config: Config,
     data: Path,
-    tell: Callable[[str], None],
+    watch: WorkerWatch,
     is_done: Callable[[], bool],
     *,
     accept_time: bool,
 ) -> None:
     """Be a worker until `is_done`. Raises as `Worker` does."""
+
+    def join(revoked: Revoked) -> ShardGroup:
+        group = watch.group = ShardGroup(config.kafka, topic_prefix(chain), revoked)
+        return group
+
     with chain_log(chain, config) as log:
-        worker = Worker(
-            chain,
-            config,
-            data,
-            log,
-            lambda revoked: ShardGroup(config.kafka, topic_prefix(chain), revoked),
-            accept_time=accept_time,
-            tell=tell,
-        )
+        worker = Worker(chain, config, data, log, join, accept_time=accept_time, observe=watch.observe)
         try:
-            worker.run(is_done)
+            worker.run(watch.watching(is_done))
         finally:
             worker.close()
 

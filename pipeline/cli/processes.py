@@ -12,10 +12,13 @@ from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.errors import ConfigError, PoisonRecord
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.genesis import Genesis
+from pipeline.watch.logs import LogFormat, LogLevel
 
 Bootstrap = Annotated[str, typer.Option("--kafka", metavar="BOOTSTRAP", help="host:port of brokers, parted by commas.")]
 GenesisFile = Annotated[Path, typer.Option("--genesis", metavar="FILE", help="DIR/genesis.avro of `hauptbuch init`.")]
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="This process's own directory; made if need be.")]
+LogAs = Annotated[LogFormat, typer.Option("--log", help="Sentences for people, or JSON lines, on standard error.")]
+Level = Annotated[LogLevel, typer.Option("--log-level", help="The least that is said; `debug`: every round too.")]
 
 
 def read_chain(path: Path) -> Chain:

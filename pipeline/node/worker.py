@@ -23,6 +23,7 @@ from pipeline.node.node import wall_clock_ms
 from pipeline.node.stores import Stores
 from pipeline.shards.allocator import ShardAllocator
 from pipeline.shards.life import TaskState
+from pipeline.shards.observer import ShardObserver
 from pipeline.shards.progress import Idle, Progress, earliest
 from pipeline.shards.task import Ownership, ShardTask, TaskConfig
 from pipeline.state.store import StateStore
@@ -52,6 +53,10 @@ class Membership(Ownership, Protocol):
         """Leave."""
 
 
+def _unobserved(_shard: ShardId) -> ShardObserver:
+    return ShardObserver()
+
+
 class Worker:
     """Owns `data` until `close`."""
 
@@ -64,18 +69,18 @@ class Worker:
         join: Callable[[Revoked], Membership],
         *,
         accept_time: bool = False,
-        tell: Callable[[str], None] = print,
+        observe: Callable[[ShardId], ShardObserver] = _unobserved,
         suites: SuiteSet = STANDARD_SUITES,
     ) -> None:
-        """Joins; nothing runs yet. `log` stays the caller's. `join` is given what to call before shards go. `tell`
-        hears of what an operator wants to know, a line each.
+        """Joins; nothing runs yet. `log` stays the caller's. `join` is given what to call before shards go.
+        `observe` makes who is told what happens to a shard that came.
 
         Raises `ConfigError` where another process has `data`, or the chain's topics are not on the log.
         """
         check_suites(chain, suites)
         self.chain = chain
         self._layout = NodeLayout(data)
-        self._tell = tell
+        self._observe = observe
         self._config = TaskConfig(linger_ms=config.shard.linger_ms, accept_time=accept_time)
         self._lock = DirectoryLock(self._layout)
         self._verifier = PoolVerifier(suites)
@@ -83,7 +88,7 @@ class Worker:
         self._allocator = ShardAllocator(chain, self._open_store, config.system.max_shards)
         self.tasks: dict[ShardId, ShardTask] = {}
         self._retry_at_ms: dict[ShardId, int] = {}
-        self._states: dict[ShardId, TaskState] = {}
+        self._observers: dict[ShardId, ShardObserver] = {}
         self._reported_ms = 0
         self.log = log
         try:
@@ -108,13 +113,12 @@ class Worker:
             progressed = False
         self._take_up(now_ms)
         until_ms: list[int | None] = list(self._retry_at_ms.values())
-        for shard, task in self.tasks.items():
+        for task in self.tasks.values():
             outcome = task.step(now_ms)
             if isinstance(outcome, Progress):
                 progressed = True
             else:
                 until_ms.append(outcome.until_ms)
-            self._note_state(shard, task)
         if now_ms >= self._reported_ms + _REPORT_MS or now_ms < self._reported_ms:
             self._reported_ms = now_ms
             self._group.report({shard: task.committed.positions[2] for shard, task in self.tasks.items()})
@@ -144,7 +148,8 @@ class Worker:
 
     def _open_task(self, shard: ShardId) -> None:
         store = self._allocator.allocate(shard)
-        task = ShardTask(self.chain, shard, self.log, store, self._verifier, self._group, self._config)
+        observer = self._observers[shard] = self._observe(shard)
+        task = ShardTask(self.chain, shard, self.log, store, self._verifier, self._group, self._config, observer)
         self.tasks[shard] = task
         self._group.report({owned: one.committed.positions[2] for owned, one in self.tasks.items()})
         task.assign()
@@ -160,17 +165,10 @@ class Worker:
             while _is_committing(task) and monotonic() < deadline:
                 sleep(_PAUSE_S)
             task.revoke()
-            self._note_state(task.shard, task)
-            del self.tasks[task.shard], self._states[task.shard]
+            del self.tasks[task.shard]
             self._retry_at_ms.pop(task.shard, None)
             self._stores.close_one(self._layout.shard(task.shard))
-
-    def _note_state(self, shard: ShardId, task: ShardTask) -> None:
-        if self._states.get(shard) is task.state:
-            return
-        self._states[shard] = task.state
-        why = f": {task.error}" if task.error is not None else ""
-        self._tell(f"shard {shard}: {task.state.value}, block {task.committed.height}{why}")
+            self._observers.pop(task.shard).gone()
 
 
 def _is_committing(task: ShardTask) -> bool:

@@ -22,6 +22,7 @@ from pipeline.shards.birth import Birth
 from pipeline.shards.outputs import block_appends, encode_appends
 from pipeline.shards.progress import Idle, Progress, earliest
 from pipeline.shards.tail import last_record
+from pipeline.shards.observer import ShardObserver
 from pipeline.state.store import StateStore, StateView
 
 CURSOR: Final = b"cursor"
@@ -60,6 +61,7 @@ class Leader:
         self._chain = chain
         self._log = log
         self._store = store
+        observer: ShardObserver | None = None,
         self._writer = writer
         self._verifier = verifier
         self._linger_ms = linger_ms
@@ -69,6 +71,7 @@ class Leader:
         self._birth = Birth(chain, cursor, verifier)
         self.committed = cursor
         self._cursor = cursor
+        self._observer = observer or ShardObserver()
         self._view: StateView = store.view()
         self._committing: ExecutedBlock | None = None
         self._ready: ExecutedBlock | None = None
@@ -88,6 +91,7 @@ class Leader:
         return Progress() if progressed else self._idle(now_ms)
 
     def drain(self) -> bool:
+            self._observer.committing()
         """Whether a block is still being committed, for one who is about to give the shard up. Raises as `step`."""
         self._finish_commit()
         return self._committing is not None
@@ -103,12 +107,14 @@ class Leader:
         self.stats.blocks += 1
         self.stats.records += sum(item.count for item in block.header.inputs)
         return True
+        self._observer.committed()
 
     def _execute_next(self, now_ms: int) -> ExecutedBlock | None:
         cursor, backlog = self._cursor, self.backlog
         taken, inputs = (0, 0, 0), None
         waiting = backlog.waiting
         control = self._birth.control_records(waiting.control) if self._is_due(now_ms) else None
+        self._observer.stored(block)
         if control is not None:
             composition = compose(self._chain, cursor, waiting, self._reader, control_at_least=control)
             taken, inputs = composition.taken, composition.inputs
@@ -128,7 +134,9 @@ class Leader:
         self._cursor = block.cursor
         self._view = self._store.stacked(block.prepared)
         return block
+        self._observer.executing()
 
+        self._observer.executed()
     def _require_written(self, awaited: Awaited) -> None:
         """Halt where the control record that a bundle names was not written before the bundle.
 

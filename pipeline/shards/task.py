@@ -28,6 +28,7 @@ from pipeline.ledger.writers import shard_writer
 from pipeline.log.port import EventLog, TransactionalWriter
 from pipeline.shards.leader import Leader
 from pipeline.shards.life import Life, TaskState
+from pipeline.shards.observer import ShardObserver
 from pipeline.shards.progress import Idle, Progress
 from pipeline.shards.recovery import Recovery, stored_cursor
 from pipeline.state.store import StateStore
@@ -71,6 +72,7 @@ class ShardTask:
         verifier: Verifier,
         ownership: Ownership,
         config: TaskConfig,
+        observer: ShardObserver | None = None,
     ) -> None:
         """Unassigned."""
         self._chain = chain
@@ -80,6 +82,7 @@ class ShardTask:
         self._verifier = verifier
         self._ownership = ownership
         self._config = config
+        self._observer = observer or ShardObserver()
         self._life = Life()
         self._writer: TransactionalWriter | None = None
         self._recovery: Recovery | None = None
@@ -106,13 +109,13 @@ class ShardTask:
     def assign(self) -> None:
         """The shard is this process's. Nothing to do where it already is."""
         if self.state is TaskState.UNASSIGNED:
-            self._life.move(TaskState.FENCING)
+            self._move(TaskState.FENCING)
 
     def revoke(self) -> None:
         """The shard is no longer this process's: drop all that is not committed."""
         self._drop()
         if self.state not in (TaskState.UNASSIGNED, TaskState.HALTED):
-            self._life.move(TaskState.UNASSIGNED)
+            self._move(TaskState.UNASSIGNED)
 
     def step(self, now_ms: int) -> Progress | Idle:
         """One step of the shard's life. Never blocks, reads no clock. Raises `Fatal` only."""
@@ -136,12 +139,13 @@ class ShardTask:
         if now_ms < self._retry_at_ms:
             return Idle(self._retry_at_ms)
         if not self._ownership.owns(self.shard):
-            self._life.move(TaskState.UNASSIGNED)
+            self._move(TaskState.UNASSIGNED)
             return Progress()
         self._writer = self._log.writer(shard_writer(self._chain.chain_id, self.shard))
         # Never read the tail before fencing: an older writer could still commit to it.
         self._recovery = Recovery(self._chain, self.shard, self._log, self.store, self._verifier)
-        self._life.move(TaskState.RECOVERING)
+        self._observer.stands(self._recovery.cursor)
+        self._move(TaskState.RECOVERING)
         return Progress()
 
     def _recover(self) -> Progress | Idle:
@@ -172,9 +176,11 @@ class ShardTask:
             self._verifier,
             linger_ms=self._config.linger_ms,
             accept_time=self._config.accept_time,
+            observer=self._observer,
         )
         self._recovery, self._republishing, self._attempts = None, False, 0
-        self._life.move(TaskState.LEADING)
+        self._observer.stands(recovery.cursor)
+        self._move(TaskState.LEADING)
         return Progress()
 
     def _handle(self, error: HauptbuchError, now_ms: int) -> Progress | Idle:
@@ -185,8 +191,9 @@ class ShardTask:
                 # Fencing and recovery begin anew whatever failed: half of a catching up can't be called again.
                 self._drop()
                 self._retry_at_ms = now_ms + self._backoff_ms()
+                self._observer.setback(error)
                 if self.state is not TaskState.FENCING:
-                    self._life.move(TaskState.FENCING)
+                    self._move(TaskState.FENCING)
                 return Idle(self._retry_at_ms)
             case TaskDiverged() | PoisonRecord() | ConfigError() | VerificationFailed() | ShardingError():
                 self._halt(error)
@@ -205,7 +212,11 @@ class ShardTask:
     def _halt(self, error: HauptbuchError) -> None:
         self._drop()
         self.error = error
-        self._life.move(TaskState.HALTED)
+        self._move(TaskState.HALTED)
+
+    def _move(self, state: TaskState) -> None:
+        self._life.move(state)
+        self._observer.moved(state, self.error)
 
     def _drop(self) -> None:
         """Forget everything that is not in the store."""

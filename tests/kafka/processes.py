@@ -1,5 +1,6 @@
 """A ledger on a cluster, each of its parts a process of its own."""
 
+import re
 import subprocess
 import sys
 import time
@@ -53,9 +54,8 @@ class Ledger:
         """Shards whose last word from this process is that it leads them."""
         last: dict[int, str] = {}
         for text in self.said(name).splitlines():
-            if text.startswith("shard "):
-                number, _, rest = text.removeprefix("shard ").partition(": ")
-                last[int(number)] = rest.partition(",")[0]
+            if found := re.search(r"\bshard (\d+): (\w+)", text):
+                last[int(found[1])] = found[2]
         return {shard for shard, state in last.items() if state == "leading"}
 
     def await_true(self, condition: Callable[[], bool], seconds: float) -> float:

@@ -10,7 +10,7 @@ from pipeline.codec.types import ShardId
 from pipeline.config import Config
 from pipeline.crypto.port import SuiteId
 from pipeline.crypto.suites import STANDARD_SUITES
-from pipeline.errors import ConfigError, TaskFenced
+from pipeline.errors import ConfigError, HauptbuchError, TaskFenced
 from pipeline.kv.memory import MemoryKeyValue
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Assurance
@@ -24,6 +24,7 @@ from pipeline.node.replica import Replica, ReplicaReader
 from pipeline.node.signing import SigningNode
 from pipeline.node.worker import Worker
 from pipeline.shards.life import TaskState
+from pipeline.shards.observer import ShardObserver
 
 NEW = new_chain(
     STANDARD_SUITES,
@@ -88,9 +89,21 @@ class Bed:
             deals.append(Deal(revoked))
             return deals[0]
 
-        worker = Worker(self.chain, Config(), self.root / name, self.log, join, tell=self.said.append)
+        worker = Worker(self.chain, Config(), self.root / name, self.log, join, observe=self.observe)
         deals[0].give(shards)
         return worker, deals[0]
+
+    def observe(self, shard: ShardId) -> ShardObserver:
+        said = self.said
+
+        class Teller(ShardObserver):
+            def moved(self, state: TaskState, error: HauptbuchError | None) -> None:
+                said.append(f"shard {shard}: {state.value}{'' if error is None else f': {error}'}")
+
+            def gone(self) -> None:
+                said.append(f"shard {shard} is gone")
+
+        return Teller()
 
     def signing(self, role: str | None) -> SigningNode:
         key = None if role is None else NEW.keys[role]
@@ -165,7 +178,7 @@ def test_a_shard_goes_from_one_worker_to_another_whose_stores_are_empty(bed: Bed
     for worker, deal in ((one, first), (two, second)):
         worker.close()
         assert deal.left
-    assert bed.said[-1].startswith("shard 1: unassigned, block 0")
+    assert bed.said[-2:] == ["shard 1: unassigned", "shard 1 is gone"]
 
 
 def test_who_can_not_prove_a_shard_does_not_fence_it_and_tries_again(bed: Bed) -> None:

@@ -40,6 +40,7 @@ class ShardGroup:
         self._owned: frozenset[ShardId] = frozenset()
         self._positions: dict[ShardId, int] = {}
         self._closed = False
+        self.rebalances = 0
         try:
             self._consumer = Consumer(_settings(config, f"{prefix}-workers", session_timeout_ms))
             self._consumer.subscribe(
@@ -47,6 +48,9 @@ class ShardGroup:
             )
         except KafkaException as exception:
             raise ConfigError(f"librdkafka refuses its settings: {error_in(exception).str()}") from None
+
+    rebalances: int
+    """How often something was assigned, be it nothing, or revoked."""
 
     @property
     def shards(self) -> frozenset[ShardId]:
@@ -103,6 +107,7 @@ class ShardGroup:
         consumer.incremental_assign(paused)
         consumer.pause(paused)
         self._owned |= _shards(places)
+        self._rebalanced("assigned", _shards(places))
 
     def _revoked(self, consumer: Consumer, places: list[Place]) -> None:
         self._give_up(consumer, places, lost=False)
@@ -114,7 +119,12 @@ class ShardGroup:
         gone = _shards(places)
         self._on_revoked(gone, lost)
         self._owned -= gone
+        self._rebalanced("lost" if lost else "revoked", gone)
         consumer.incremental_unassign(places)
+
+    def _rebalanced(self, what: str, shards: frozenset[ShardId]) -> None:
+        self.rebalances += 1
+        LOGGER.info("group of workers: %s %s; now here: %s", what, sorted(shards), sorted(self._owned))
 
 
 def _shards(places: list[Place]) -> frozenset[ShardId]:

@@ -1,0 +1,40 @@
+"""Who is told what happens to a shard: metrics and logs. Steps stay free of both, and of clocks."""
+
+from pipeline.errors import HauptbuchError
+from pipeline.ledger.cursor import ShardCursor
+from pipeline.ledger.engine import ExecutedBlock
+from pipeline.shards.life import TaskState
+
+
+class ShardObserver:
+    """Told by the thread that drives the shard, a few times a block; this one ignores it all.
+
+    An observer may read clocks, and must neither raise nor wait.
+    """
+
+    def moved(self, state: TaskState, error: HauptbuchError | None) -> None:
+        """The task's state is another now; `error` is why it halted."""
+
+    def setback(self, error: HauptbuchError) -> None:
+        """What was not committed was dropped for this; the shard is fenced anew after a pause."""
+
+    def stands(self, cursor: ShardCursor) -> None:
+        """Where the store stands, as recovery or leading begins."""
+
+    def executing(self) -> None:
+        """A block is about to be executed."""
+
+    def executed(self) -> None:
+        """It was."""
+
+    def committing(self) -> None:
+        """A block is handed to the log."""
+
+    def committed(self) -> None:
+        """The log has it; the store is about to be written."""
+
+    def stored(self, block: ExecutedBlock) -> None:
+        """The store has it too."""
+
+    def gone(self) -> None:
+        """The shard is no longer this process's."""

@@ -1,0 +1,77 @@
+"""A worker as seen from outside: its shards and its place in the group."""
+
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Protocol
+
+from prometheus_client.metrics_core import Metric
+
+from pipeline.codec.types import ShardId
+from pipeline.ledger.chain import Chain
+from pipeline.shards.life import TaskState
+from pipeline.watch.names import family
+from pipeline.watch.process import ProcessWatch
+from pipeline.watch.shards import BlockTimes, ShardWatch, collect_shards
+
+
+class GroupPlace(Protocol):
+    """A place in the group of workers, as far as it is looked at."""
+
+    @property
+    def shards(self) -> frozenset[ShardId]:
+        """The current assignment, idle partitions included."""
+
+    @property
+    def rebalances(self) -> int:
+        """How often something was assigned or revoked."""
+
+
+class _Watched(ShardWatch):
+    """A shard that leaves the worker's watch when it goes."""
+
+    def __init__(self, shard: ShardId, worker: "WorkerWatch") -> None:
+        super().__init__(shard, worker.times, worker.incidents)
+        self._worker = worker
+
+    def gone(self) -> None:
+        """As the observer."""
+        super().gone()
+        del self._worker.shards[self.shard]
+
+
+class WorkerWatch(ProcessWatch):
+    """`group` is set by whoever joins."""
+
+    def __init__(self, chain: Chain, clock_s: Callable[[], float] = monotonic) -> None:
+        """Of a worker without shards."""
+        super().__init__(clock_s)
+        self.times = BlockTimes(self.registry)
+        self.shards: dict[ShardId, ShardWatch] = {}
+        self.group: GroupPlace | None = None
+        self._genesis_shards = chain.genesis.shards
+        self.registry.register(self)
+
+    def observe(self, shard: ShardId) -> ShardWatch:
+        """Who is told what happens to a shard that has come."""
+        watch = self.shards[shard] = _Watched(shard, self)
+        return watch
+
+    def obstacles(self) -> list[str]:
+        """Shards that came and do not lead, or no place in the group."""
+        group = self.group
+        if group is None or not group.rebalances:
+            return ["not in the group of workers yet"]
+        shards = dict(self.shards)
+        waiting = sorted(shard for shard in group.shards if shard not in shards and shard < self._genesis_shards)
+        missing = [f"shard {shard}: assigned, not taken up yet" for shard in waiting]
+        return missing + [
+            shards[shard].standing for shard in sorted(shards) if shards[shard].state is not TaskState.LEADING
+        ]
+
+    def collect_own(self) -> Iterator[Metric]:
+        """Of shards and group."""
+        group = self.group
+        if group is not None:
+            yield family("hauptbuch_group_shards", [([], len(group.shards))])
+            yield family("hauptbuch_rebalances_total", [([], group.rebalances)])
+        yield from collect_shards(list(self.shards.values()))
