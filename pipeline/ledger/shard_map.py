@@ -1,8 +1,12 @@
 """Which shard owns which slot."""
 
 from dataclasses import dataclass
+from itertools import compress
+from typing import Final
 
 from pipeline.codec.types import SLOTS, ShardId, Slot, slot_of_id
+
+ALL_SLOTS: Final = tuple(Slot(slot) for slot in range(SLOTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,4 +27,4 @@ class ShardMap:
 
     def slots_of(self, shard: int) -> frozenset[Slot]:
         """The slots that a shard owns."""
-        return frozenset(Slot(slot) for slot, owner in enumerate(self.owners) if owner == shard)
+        return frozenset(compress(ALL_SLOTS, map(shard.__eq__, self.owners)))

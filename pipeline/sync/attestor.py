@@ -16,7 +16,6 @@ from pipeline.sync.round_task import RoundTask, SyncState
 from pipeline.sync.rounds import RoundPlan
 from pipeline.sync.settings import IDLE_MS, SyncConfig
 from pipeline.sync.signer import Signer, SignerGuard
-from pipeline.sync.synchronizer import never
 
 
 class Attestor(RoundTask):
@@ -32,7 +31,7 @@ class Attestor(RoundTask):
         verifier: Verifier,
         config: SyncConfig | None = None,
         store_for: StoreFor | None = None,
-        still_owner: Callable[[], bool] = never,
+        still_owner: Callable[[], bool] | None = None,
     ) -> None:
         """`kv`: a directory of its own. A proposal of a higher assurance than `assurance` stays unsigned."""
         super().__init__(still_owner)

@@ -1,9 +1,10 @@
 """What proposer and attestors have in common: a fenced life, steps that never block, halting on disagreement.
 
 FENCING ────────▶ RECOVERING ────────▶ RUNNING
-  ▲                   │                  │ │
-  └───────────────────┴──────────────────┘ └──▶ FENCED   another one took over: ends, unless still the owner
-    outcome unknown, aborted: drop all        ▶ HALTED   any disagreement: only an operator leads out of it
+ │ ▲                  │                  │ │
+ │ └──────────────────┴──────────────────┘ └──▶ FENCED   another one took over: ends, unless still the owner
+ │   outcome unknown, aborted: drop all        ▶ HALTED   any disagreement: only an operator leads out of it
+ └──▶ FENCED   no longer the owner: must not fence the rightful one
 """
 
 from abc import ABC, abstractmethod
@@ -42,8 +43,11 @@ class SyncState(Enum):
 class RoundTask(ABC):
     """The life above; subclasses say what to do in it."""
 
-    def __init__(self, still_owner: Callable[[], bool]) -> None:
-        """`still_owner` is asked after another writer fenced this one: a zombie must not fence the rightful owner."""
+    def __init__(self, still_owner: Callable[[], bool] | None) -> None:
+        """`still_owner` is asked whenever this task is about to fence: a zombie must not fence the rightful owner.
+
+        None: nobody can say. Then a fenced task ends, and an unknown outcome fences again, as a restart would.
+        """
         self.state = SyncState.FENCING
         self.error: HauptbuchError | None = None
         self._still_owner = still_owner
@@ -59,6 +63,8 @@ class RoundTask(ABC):
                 case SyncState.FENCING:
                     if now_ms < self._retry_at_ms:
                         return Idle(self._retry_at_ms)
+                    if self._still_owner is not None and not self._still_owner():
+                        return self._end(TaskFenced("another process has this role now: this one ends"))
                     self.follower = self._fence()
                     self.state = SyncState.RECOVERING
                     return Progress()
@@ -81,10 +87,8 @@ class RoundTask(ABC):
         match error:
             case Retryable() if self.state is not SyncState.FENCING:
                 return Idle(now_ms + RETRY_MS)
-            case TaskFenced() if not self._still_owner():
-                self._drop()
-                self.state, self.error = SyncState.FENCED, error
-                return Idle()
+            case TaskFenced() if self._still_owner is None:
+                return self._end(error)
             case Retryable() | TaskFenced() | TransactionAbortable() | OutcomeUnknown():
                 self._drop()
                 self.state, self._retry_at_ms = SyncState.FENCING, now_ms + RETRY_MS
@@ -97,6 +101,11 @@ class RoundTask(ABC):
                 self._drop()
                 self.state, self.error = SyncState.HALTED, error
                 raise error
+
+    def _end(self, error: TaskFenced) -> Idle:
+        self._drop()
+        self.state, self.error = SyncState.FENCED, error
+        return Idle()
 
     @abstractmethod
     def _fence(self) -> LedgerFollower:

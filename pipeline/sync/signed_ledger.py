@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pipeline.codec.types import SLOTS, ZERO32, Hash32
+from pipeline.codec.types import Hash32
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import StateRoot
 from pipeline.ledger.control import KeySignature
 from pipeline.ledger.cursor import ShardCursor
+from pipeline.ledger.shard_map import ALL_SLOTS
 from pipeline.sync.headers import CheckedHead
 from pipeline.tree.shard_tree import ShardTree
 
@@ -55,7 +56,7 @@ class SignedLedger:
             signatures=(),
             advanced=(),
             shards=(),
-            tree=ShardTree([ZERO32] * SLOTS),
+            tree=ShardTree.of_owned(ALL_SLOTS, {}),
             in_flight={},
         )
 
@@ -68,8 +69,9 @@ class SignedLedger:
     def checked_head(self, chain: Chain, shard: int) -> CheckedHead:
         """Where the header checks of a shard go on."""
         owned = chain.shard_map.slots_of(shard)
-        roots = {slot: self.tree.slot_root(slot) for slot in owned}
-        return CheckedHead(self.shard(chain, shard).cursor, ShardTree.of_owned(owned, roots))
+        roots = self.tree.slot_roots()
+        own = {slot: roots[slot] for slot in owned}
+        return CheckedHead(self.shard(chain, shard).cursor, ShardTree.of_owned(owned, own))
 
     @property
     def heads(self) -> tuple[StateRoot, ...]:

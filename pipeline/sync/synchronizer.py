@@ -36,11 +36,6 @@ _TAIL: Final = 16
 _TAIL_BYTES: Final = 8 * 2**20
 
 
-def never() -> bool:
-    """A fenced synchronizer that can't prove that it is still the owner is not."""
-    return False
-
-
 class Synchronizer(RoundTask):
     """The proposer, and the signer where one suffices. Drive it with `step`."""
 
@@ -54,7 +49,7 @@ class Synchronizer(RoundTask):
         verifier: Verifier,
         config: SyncConfig | None = None,
         store_for: StoreFor | None = None,
-        still_owner: Callable[[], bool] = never,
+        still_owner: Callable[[], bool] | None = None,
     ) -> None:
         """`kv`: the directory `sync/`. `store_for` opens the attesting state stores that EXECUTION needs."""
         super().__init__(still_owner)

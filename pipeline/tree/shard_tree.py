@@ -5,6 +5,7 @@ does not own is the constant `UNOWNED_SLOT`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -40,10 +41,9 @@ class ShardTree:
     @classmethod
     def of_owned(cls, owned: Iterable[Slot], roots: Mapping[Slot, Hash32]) -> "ShardTree":
         """The tree of a shard: `roots` of owned slots (zero if missing), the constant for all others."""
-        leaves = [UNOWNED_SLOT] * SLOTS
-        for slot in owned:
-            leaves[slot] = roots.get(slot, ZERO32)
-        return cls(leaves)
+        own = frozenset(owned)
+        used = {slot: root for slot, root in roots.items() if slot in own and root != ZERO32}
+        return _without_leaves(own).update(used)
 
     @property
     def root(self) -> Hash32:
@@ -86,6 +86,12 @@ class ShardTree:
         """The 12 siblings of a slot, 32 bytes each, from the slot upward."""
         node = SLOTS + _checked(slot)
         return b"".join(self._nodes[(node >> level) ^ 1] for level in range(LEVELS))
+
+
+@lru_cache(maxsize=16)
+def _without_leaves(owned: frozenset[Slot]) -> ShardTree:
+    """The tree of an empty shard, 64 KiB: opening a store or following a shard begins with it."""
+    return ShardTree([ZERO32 if slot in owned else UNOWNED_SLOT for slot in range(SLOTS)])
 
 
 def _checked(slot: Slot) -> Slot:

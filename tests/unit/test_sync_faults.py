@@ -1,6 +1,6 @@
 """The one-signer synchronizer under crashes, zombies, old backups, damage and forgery."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,7 +10,7 @@ from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import ShardId
 from pipeline.crypto import contexts
 from pipeline.crypto.verifier import InlineVerifier
-from pipeline.errors import OutcomeUnknown, Retryable, TaskDiverged, TaskFenced
+from pipeline.errors import OutcomeUnknown, Retryable, TaskDiverged, TaskFenced, TransactionAbortable
 from pipeline.kv.memory import MemoryKeyValue
 from pipeline.ledger.blocks import BlockHeader, frame_header
 from pipeline.ledger.checkpoints import (
@@ -157,9 +157,9 @@ def test_the_second_synchronizer_fences_the_first() -> None:
     assert_sound(net, owner)
 
 
-def test_one_that_is_still_the_owner_fences_again() -> None:
-    net = busy_net()
-    sync = Synchronizer(
+def asked(net: Net, still_owner: Callable[[], bool]) -> Synchronizer:
+    """A synchronizer that can ask whether it still has the role."""
+    return Synchronizer(
         net.chain,
         net.log,
         MemoryKeyValue(),
@@ -167,8 +167,13 @@ def test_one_that_is_still_the_owner_fences_again() -> None:
         Assurance.HEADERS,
         net.verifier,
         SyncConfig(round_linger_ms=1),
-        still_owner=lambda: True,
+        still_owner=still_owner,
     )
+
+
+def test_one_that_is_still_the_owner_fences_again() -> None:
+    net = busy_net()
+    sync = asked(net, lambda: True)
     net.run(sync)
     net.log.writer(f"{net.chain.chain_id.hex()[:16]}-proposer")
     for name in NAMES:
@@ -227,6 +232,27 @@ def test_an_unknown_outcome_is_read_from_the_log(error: Exception, happened: boo
     net.run(sync, ms=400)
     assert net.log.error is None
     assert_sound(net, sync)
+
+
+@pytest.mark.parametrize("error", [OutcomeUnknown("?"), TransactionAbortable("aborted")])
+def test_a_zombie_does_not_fence_the_owner_after_an_unknown_outcome(error: Exception) -> None:
+    net = Net(shards=2, log=FlakyLog(error, happened=False))
+    net.fund(dict.fromkeys(NAMES, 1000))
+    replaced = False
+    zombie = asked(net, lambda: not replaced)
+    net.run(zombie)
+    net.log.armed = True
+    net.pay(NAMES[0], {"bob": 1})
+    net.run(zombie, ms=20)
+    assert zombie.state is SyncState.FENCING
+    replaced, owner = True, net.synchronizer()
+    net.run(owner)
+    net.run(zombie, ms=400)
+    assert zombie.state is SyncState.FENCED
+    assert isinstance(zombie.error, TaskFenced)
+    more(net, owner, zombie)
+    assert owner.state is SyncState.RUNNING
+    assert_sound(net, owner)
 
 
 def forged_bundle(net: Net) -> RelayBundle:
