@@ -11,10 +11,13 @@ import subprocess
 import time
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from deploy.kafka.certificates import issue
 from deploy.kafka.distribution import class_path, java
+from deploy.kafka.security import ADMINISTRATOR, add_user, secure_settings, settings_file
 from deploy.kafka.settings import LOG4J, BrokerPlace, server_properties
 from pipeline.errors import ConfigError, Fatal
 
@@ -34,17 +37,19 @@ class KafkaCluster:
         self._pids = pids
 
     @classmethod
-    def create(cls, root: Path, brokers: int) -> "KafkaCluster":
-        """Choose ports and format the folders. Raises `ConfigError` where one is there already."""
+    def create(cls, root: Path, brokers: int, *, secure: bool = False) -> "KafkaCluster":
+        """Choose ports and format the folders; `secure`: as `security` says. Raises `ConfigError` if one is there."""
         if brokers not in (1, 3):
             raise ConfigError(f"{brokers} brokers: a cluster has 1 or 3")
         if (root / "cluster.json").exists():
             raise ConfigError(f"{root} holds a cluster already: stop and remove it first")
-        ports = _free_ports(2 * brokers)
-        places = [
-            BrokerPlace(number + 1, ports[2 * number], ports[2 * number + 1], root / f"broker-{number + 1}")
-            for number in range(brokers)
-        ]
+        each = 3 if secure else 2
+        ports = _free_ports(each * brokers)
+        places = [_place(root, [number + 1, *ports[each * number : each * (number + 1)]]) for number in range(brokers)]
+        if secure:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            root.chmod(0o700)  # brokers' data hold what passwords can be guessed from
+            issue(root, [place.node_id for place in places])
         cluster = cls(root, places, urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="), {})
         for place in places:
             cluster._format(place)
@@ -56,9 +61,7 @@ class KafkaCluster:
         """The cluster of a data folder. Raises `ConfigError` where there is none."""
         try:
             state = json.loads((root / "cluster.json").read_text(encoding="utf-8"))
-            places = [
-                BrokerPlace(n, port, controller, root / f"broker-{n}") for n, port, controller in state["brokers"]
-            ]
+            places = [_place(root, numbers) for numbers in state["brokers"]]
             return cls(root, places, state["cluster_id"], {int(n): pid for n, pid in state["pids"].items()})
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigError(f"{root} holds no Kafka cluster: start one with `make kafka-up`") from None
@@ -68,12 +71,31 @@ class KafkaCluster:
         """host:port of all brokers, for clients."""
         return ",".join(place.address for place in self.places)
 
+    @property
+    def is_secure(self) -> bool:
+        """Whether clients need a user."""
+        return any(place.internal_port for place in self.places)
+
     def start(self) -> None:
-        """Start every broker that does not run and wait until they answer. Raises `Fatal`."""
+        """Start every broker that does not run and wait until they answer. Raises `Fatal`.
+
+        A secured cluster gets its administrator the first time.
+        """
         for place in self.places:
             if not self.is_running(place.node_id):
                 self.start_broker(place.node_id)
         self.wait_ready()
+        if self.is_secure and not settings_file(self.root, ADMINISTRATOR).exists():
+            self.add_user(ADMINISTRATOR)
+
+    def add_user(self, name: str) -> Path:
+        """Give a user of a secured, running cluster a new password; the path of the settings file that holds it.
+
+        Raises `ConfigError` where the cluster is open, or this can't be a name.
+        """
+        if not self.is_secure:
+            raise ConfigError(f"{self.root} holds an open cluster, which knows no users: start one with --secure")
+        return add_user(self.root, self.places, name)
 
     def start_broker(self, node_id: int) -> None:
         """Start one broker; does not wait."""
@@ -142,7 +164,8 @@ class KafkaCluster:
     def _format(self, place: BrokerPlace) -> None:
         place.directory.mkdir(parents=True)
         properties = place.directory / "server.properties"
-        properties.write_text(server_properties(place, self.places), encoding="utf-8")
+        changes = secure_settings(self.root, place) if self.is_secure else {}
+        properties.write_text(server_properties(place, self.places, changes), encoding="utf-8")
         (place.directory / "log4j2.properties").write_text(LOG4J, encoding="utf-8")
         command = [
             *self._java(place),
@@ -173,7 +196,7 @@ class KafkaCluster:
         return next(place for place in self.places if place.node_id == node_id)
 
     def _save(self) -> None:
-        brokers = [[place.node_id, place.port, place.controller_port] for place in self.places]
+        brokers = [[place.node_id, place.port, place.controller_port, place.internal_port] for place in self.places]
         state = {"cluster_id": self.cluster_id, "brokers": brokers, "pids": self._pids}
         temporary = self.root / "cluster.json.new"
         temporary.write_text(json.dumps(state), encoding="utf-8")
@@ -186,6 +209,12 @@ class KafkaCluster:
                 if text:
                     return text.splitlines()[-1][-300:]
         return "its logs are empty"
+
+
+def _place(root: Path, numbers: Sequence[int]) -> BrokerPlace:
+    """Of its id and ports: for clients, controllers and, where the cluster is secured, brokers."""
+    node_id, port, controller, *internal = numbers
+    return BrokerPlace(node_id, port, controller, root / f"broker-{node_id}", *internal)
 
 
 def _answers(port: int) -> bool:

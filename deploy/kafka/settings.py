@@ -1,7 +1,9 @@
 """Server properties of a loopback broker in KRaft combined mode."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 MAX_MESSAGE_BYTES = 1_100_000
 """Above the ledger's 1 MiB records by room for a batch's header."""
@@ -15,6 +17,8 @@ class BrokerPlace:
     port: int
     controller_port: int
     directory: Path
+    internal_port: int = 0
+    """Where brokers talk to each other in a secured cluster, 0 in an open one."""
 
     @property
     def address(self) -> str:
@@ -22,8 +26,10 @@ class BrokerPlace:
         return f"127.0.0.1:{self.port}"
 
 
-def server_properties(place: BrokerPlace, voters: list[BrokerPlace]) -> str:
-    """The broker's file. Replication 3 and two in-sync replicas where there are three brokers."""
+def server_properties(
+    place: BrokerPlace, voters: list[BrokerPlace], changes: Mapping[str, object] = MappingProxyType({})
+) -> str:
+    """The broker's file, with `changes`. Replication 3 and two in-sync replicas where there are three brokers."""
     replicas = min(3, len(voters))
     in_sync = max(1, replicas - 1)
     settings = {
@@ -55,7 +61,7 @@ def server_properties(place: BrokerPlace, voters: list[BrokerPlace]) -> str:
         "log.retention.ms": -1,
         "log.cleanup.policy": "delete",
     }
-    return "".join(f"{name}={value}\n" for name, value in settings.items())
+    return "".join(f"{name}={value}\n" for name, value in {**settings, **changes}.items())
 
 
 LOG4J = """\
