@@ -19,10 +19,10 @@ from pipeline.ledger.prepared import TransactionReader
 from pipeline.log.port import EventLog, TransactionalWriter
 from pipeline.shards.backlog import Backlog
 from pipeline.shards.birth import Birth
+from pipeline.shards.observer import ShardObserver
 from pipeline.shards.outputs import block_appends, encode_appends
 from pipeline.shards.progress import Idle, Progress, earliest
 from pipeline.shards.tail import last_record
-from pipeline.shards.observer import ShardObserver
 from pipeline.state.store import StateStore, StateView
 
 CURSOR: Final = b"cursor"
@@ -56,22 +56,22 @@ class Leader:
         *,
         linger_ms: int,
         accept_time: bool,
+        observer: ShardObserver | None = None,
     ) -> None:
         """Nothing is read yet."""
         self._chain = chain
         self._log = log
         self._store = store
-        observer: ShardObserver | None = None,
         self._writer = writer
         self._verifier = verifier
         self._linger_ms = linger_ms
         self._accept_time = accept_time
+        self._observer = observer or ShardObserver()
         self._reader = TransactionReader(chain, cursor.shard)
         self.backlog = Backlog(log, cursor)
         self._birth = Birth(chain, cursor, verifier)
         self.committed = cursor
         self._cursor = cursor
-        self._observer = observer or ShardObserver()
         self._view: StateView = store.view()
         self._committing: ExecutedBlock | None = None
         self._ready: ExecutedBlock | None = None
@@ -84,6 +84,7 @@ class Leader:
             progressed |= self.backlog.fill(now_ms, all_control=self._birth.is_waiting)
             self._ready = self._execute_next(now_ms)
         if self._ready is not None and self._committing is None:
+            self._observer.committing()
             self._writer.begin_commit(block_appends(self._ready))
             self._committing, self._ready = self._ready, None
             self._finish_commit()
@@ -91,7 +92,6 @@ class Leader:
         return Progress() if progressed else self._idle(now_ms)
 
     def drain(self) -> bool:
-            self._observer.committing()
         """Whether a block is still being committed, for one who is about to give the shard up. Raises as `step`."""
         self._finish_commit()
         return self._committing is not None
@@ -100,21 +100,21 @@ class Leader:
         block = self._committing
         if block is None or self._writer.poll_commit() is None:
             return False
+        self._observer.committed()
         outputs = encode_appends(block_appends(block))
         self._store.commit(block.prepared, {CURSOR: block.cursor.to_bytes(), OUTPUTS: outputs})
         self._committing = None
         self.committed = block.cursor
         self.stats.blocks += 1
         self.stats.records += sum(item.count for item in block.header.inputs)
+        self._observer.stored(block)
         return True
-        self._observer.committed()
 
     def _execute_next(self, now_ms: int) -> ExecutedBlock | None:
         cursor, backlog = self._cursor, self.backlog
         taken, inputs = (0, 0, 0), None
         waiting = backlog.waiting
         control = self._birth.control_records(waiting.control) if self._is_due(now_ms) else None
-        self._observer.stored(block)
         if control is not None:
             composition = compose(self._chain, cursor, waiting, self._reader, control_at_least=control)
             taken, inputs = composition.taken, composition.inputs
@@ -127,16 +127,16 @@ class Leader:
             inputs = BlockInputs(*[InputBatch(position) for position in cursor.positions])
         assert inputs is not None, "composed or a heartbeat"
         block_time_ms = self._block_time(now_ms)
+        self._observer.executing()
         block = execute(self._chain, cursor, self._view, inputs, block_time_ms, self._verifier, self._reader)
+        self._observer.executed()
         backlog.take(taken, now_ms)
         self._birth.done()
         self._reader.forget(inputs.transactions.next)
         self._cursor = block.cursor
         self._view = self._store.stacked(block.prepared)
         return block
-        self._observer.executing()
 
-        self._observer.executed()
     def _require_written(self, awaited: Awaited) -> None:
         """Halt where the control record that a bundle names was not written before the bundle.
 
