@@ -3,9 +3,9 @@
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from pipeline.config.librdkafka import Setting, checked
 
@@ -62,6 +62,10 @@ class SecurityProtocol(StrEnum):
     SASL_SSL = "SASL_SSL"
 
 
+_SASL: Final = frozenset({SecurityProtocol.SASL_PLAINTEXT, SecurityProtocol.SASL_SSL})
+_TLS: Final = frozenset({SecurityProtocol.SSL, SecurityProtocol.SASL_SSL})
+
+
 class KafkaSecurity(_Group):
     """Transport and identity towards brokers; None leaves librdkafka's default."""
 
@@ -74,11 +78,28 @@ class KafkaSecurity(_Group):
     key_location: str | None = None
     key_password: SecretStr | None = None
 
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        """What would not do what it looks like is refused, above all an identity that is never told."""
+        if self.protocol not in _SASL and (self.mechanism or self.username or self.password):
+            raise ValueError(f"protocol {self.protocol} tells no username: set kafka.security.protocol to SASL_SSL")
+        if self.protocol in _SASL and not self.mechanism:
+            raise ValueError("mechanism is not set: give the brokers' one, such as SCRAM-SHA-512")
+        with_password = (self.mechanism or "").upper().startswith(("PLAIN", "SCRAM-"))
+        if self.protocol in _SASL and with_password and not (self.username and self.password):
+            raise ValueError(f"{self.mechanism} needs username and password: set both")
+        tls = self.ca_location or self.certificate_location or self.key_location or self.key_password
+        if self.protocol not in _TLS and tls:
+            raise ValueError(f"protocol {self.protocol} uses no certificates: set kafka.security.protocol to SASL_SSL")
+        return self
+
 
 class KafkaConfig(_Group):
     """The cluster. `bootstrap` is a comma-separated list of host:port, empty for a node on the embedded log."""
 
     bootstrap: Annotated[str, AfterValidator(_brokers)] = ""
+    insecure: Flag = False
+    """Use a cluster that lets everyone do everything, though it is not on loopback."""
     security: KafkaSecurity = KafkaSecurity()
     librdkafka: Annotated[tuple[tuple[str, Setting], ...], BeforeValidator(_librdkafka)] = ()
 
@@ -102,6 +123,18 @@ class KafkaConfig(_Group):
             for name, value in settings.items()
             if value is not None
         }
+
+    def hide(self, text: str) -> str:
+        """`text` without any secret of this configuration: for what a client says."""
+        for secret in sorted(self.secrets, key=len, reverse=True):  # one may be part of another
+            text = text.replace(secret, "***")
+        return text
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Values that nobody may be shown, **in the clear**."""
+        values = [self.security.password, self.security.key_password, *dict(self.librdkafka).values()]
+        return frozenset(value.get_secret_value() for value in values if isinstance(value, SecretStr)) - {""}
 
 
 class ShardConfig(_Group):

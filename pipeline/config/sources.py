@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError
 MAX_FILE_BYTES: Final = 1 << 20
 ENVIRONMENT_PREFIX: Final = "HAUPTBUCH_"
 _LIBRDKAFKA: Final = ("kafka", "librdkafka")
+_SECURITY: Final = ("kafka", "security")
 _SHOWN: Final = 60
 _LINE: Final = 300
 
@@ -178,6 +179,8 @@ def _one_line(error: ValidationError, layers: _Layers) -> str:
     if path[:2] == _LIBRDKAFKA:
         origin = layers.origin((*_LIBRDKAFKA, message.split(" ", 1)[0].strip("'")))
         return _printable(f"{origin}: {_dotted(_LIBRDKAFKA)}: {message}", _LINE)
+    if path == _SECURITY:
+        return _printable(f"{layers.origin((*path, message.split(' ', 1)[0]))}: {_dotted(path)}: {message}", _LINE)
     shown = "" if "password" in path[-1] else f", not {_shown(first['input'])}"
     return _printable(f"{layers.origin(path)}: {_dotted(path)}: {message}", _LINE) + shown
 

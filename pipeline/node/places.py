@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pipeline.config import Config
 from pipeline.ledger.chain import Chain
 from pipeline.log.kafka import KafkaLog
+from pipeline.log.kafka.access import require_access
 
 
 def topic_prefix(chain: Chain) -> str:
@@ -24,5 +25,7 @@ def chain_log(chain: Chain, config: Config) -> Iterator[KafkaLog]:
 
 
 def kafka_log(chain: Chain, config: Config) -> KafkaLog:
-    """The chain's log on the cluster of `config.kafka`. Raises `ConfigError`."""
+    """The chain's log on the cluster of `config.kafka`. Raises `ConfigError`, and what `require_access` does."""
+    if config.kafka.bootstrap:
+        require_access(config.kafka)
     return KafkaLog(config.kafka, topic_prefix(chain), max_message_bytes=chain.genesis.limits.message_bytes)

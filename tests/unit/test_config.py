@@ -67,7 +67,8 @@ def test_file_then_environment_then_flags(tmp_path: Path) -> None:
 
 def test_text_is_read_as_the_settings_type() -> None:
     environ = {"HAUPTBUCH_SYSTEM__ENABLE_PARALLEL_PROCESSING": "false", "HAUPTBUCH_SYSTEM__MAX_SHARDS": "12"}
-    config = load_config(None, environ, {"kafka.security.username": "17"})
+    security = {"protocol": "SASL_SSL", "mechanism": "GSSAPI", "username": "17"}
+    config = load_config(None, environ, {f"kafka.security.{name}": value for name, value in security.items()})
     assert config.system.enable_parallel_processing is False
     assert config.system.max_shards == 12
     assert config.kafka.security.username == "17"
@@ -104,6 +105,41 @@ def test_secrets_are_hidden_but_reach_the_client(tmp_path: Path) -> None:
     assert settings_of_client["sasl.oauthbearer.client.secret"] == "geheim-3"
     assert settings_of_client["ssl.key.pem"] == "geheim-4"
     assert pickle.loads(pickle.dumps(config)) == config, "worker processes get it by pickle"
+
+
+@pytest.mark.parametrize(
+    ("security", "expected"),
+    [
+        ({"username": "u"}, "protocol PLAINTEXT tells no username: set kafka.security.protocol to SASL_SSL"),
+        ({"password": "geheim"}, "protocol PLAINTEXT tells no username"),
+        ({"protocol": "SSL", "mechanism": "PLAIN"}, "protocol SSL tells no username"),
+        ({"protocol": "SASL_SSL"}, "mechanism is not set"),
+        ({"protocol": "SASL_SSL", "mechanism": "PLAIN", "password": "geheim"}, "PLAIN needs username and password"),
+        ({"protocol": "SASL_SSL", "mechanism": "SCRAM-SHA-512", "username": "u", "password": ""}, "set both"),
+        ({"ca_location": "ca.pem"}, "protocol PLAINTEXT uses no certificates"),
+        ({"protocol": "SASL_PLAINTEXT", "mechanism": "GSSAPI", "key_password": "geheim"}, "uses no certificates"),
+    ],
+)
+def test_an_identity_that_would_not_be_told_is_refused(tmp_path: Path, security: dict[str, str], expected: str) -> None:
+    lines = "".join(f'{name} = "{value}"\n' for name, value in security.items())
+    for message in (
+        refusal(path=written(tmp_path, "[kafka.security]\n" + lines)),
+        refusal(environ={f"HAUPTBUCH_KAFKA__SECURITY__{name.upper()}": text for name, text in security.items()}),
+    ):
+        assert expected in message
+        assert "geheim" not in message
+        assert message.startswith(("hauptbuch.toml: kafka.security: ", "environment HAUPTBUCH_KAFKA__SECURITY__"))
+
+
+def test_whatever_a_client_says_its_secrets_can_be_taken_out(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        '[kafka.security]\nprotocol = "SASL_SSL"\nmechanism = "PLAIN"\nusername = "u"\npassword = "geheim"\n'
+        '[kafka.librdkafka]\nsasl.oauthbearer.config = "scope=geheim-2"\n',
+    )
+    kafka = load_config(path).kafka
+    assert kafka.hide("bad geheim, bad scope=geheim-2") == "bad ***, bad ***"
+    assert KafkaConfig().hide("as it is") == "as it is"
 
 
 def test_a_wrong_secret_is_not_shown(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from deploy.kafka.settings import BrokerPlace, server_properties
 from pipeline.cli.main import COMMANDS, build_app
+from pipeline.config import load_config
 from pipeline.data import SAMPLE_FILE
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,12 @@ def test_no_two_processes_share_a_directory_or_a_key() -> None:
     assert len(data) == len(set(data)) == 5
     keys = [key for name in OURS for key in re.findall(r"--key (\S+)", str(SERVICES[name]["command"]))]
     assert keys == ["/ledger/main/keys/attestor.json", "/ledger/main/keys/attestor-2.json"]
+
+
+def test_ours_say_that_these_brokers_are_open() -> None:
+    assert "KAFKA_AUTHORIZER_CLASS_NAME" not in SERVICES["kafka-1"]["environment"]
+    for name in OURS:
+        assert load_config(None, SERVICES[name]["environment"]).kafka.insecure, name
 
 
 def test_all_connect_to_all_brokers() -> None:

@@ -16,10 +16,9 @@ _FORBIDDEN: Final = frozenset(
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
         KafkaError.GROUP_AUTHORIZATION_FAILED,
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError._AUTHENTICATION,
     }
 )
+_UNKNOWN_USER: Final = frozenset({KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION})
 MISSING: Final = frozenset(
     {
         KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -54,10 +53,19 @@ def plain_errors() -> Iterator[None]:
         raise
 
 
-def refusal(error: KafkaError) -> ConfigError | None:
-    """Where the cluster refuses this client, or its configuration; None for anything else."""
+def refusal(error: KafkaError, where: str = "") -> ConfigError | None:
+    """Where the cluster refuses this client, or its configuration; None for anything else. `where`: what it asked for.
+
+    A refusal is no reason to try again: rules change by an operator's hand.
+    """
+    if error.code() in _UNKNOWN_USER:
+        return ConfigError(f"Kafka does not know this client: {error.str()}; check kafka.security.*")
     if error.code() in _FORBIDDEN:
-        return ConfigError(f"Kafka refuses this client: {error.str()}; grant it what SECURITY.md lists")
+        asked = f"{where}: " if where else ""
+        return ConfigError(
+            f"{asked}Kafka refuses this client: {error.str()}; grant its user the rights of its role with "
+            "`python -m deploy.kafka acl`"
+        )
     if error.code() == KafkaError.INVALID_TRANSACTION_TIMEOUT:
         return ConfigError(
             "the brokers allow shorter transactions only: set their transaction.max.timeout.ms to 15000, "
@@ -70,7 +78,7 @@ def write_fault(error: KafkaError, writer_id: str, *, committing: bool) -> Haupt
     """What a failed transaction means. `committing`: its end had been asked for, so that it may have happened."""
     if error.code() in _FENCED:
         return TaskFenced(f"writer {writer_id} was fenced by a newer one, or stalled too long: {error.str()}")
-    refused = refusal(error)
+    refused = refusal(error, f"writer {writer_id}")
     if refused is not None:
         return refused
     if error.txn_requires_abort() or (not committing and not error.fatal()):
@@ -80,7 +88,7 @@ def write_fault(error: KafkaError, writer_id: str, *, committing: bool) -> Haupt
 
 def read_fault(error: KafkaError, where: str) -> HauptbuchError:
     """What an error of a partition means that no waiting mends."""
-    refused = refusal(error)
+    refused = refusal(error, where)
     if refused is not None:
         return refused
     if error.code() in _DAMAGED:

@@ -170,7 +170,7 @@ class Lane:
             return self._missing()
         where = f"{self._name_of(source)}, partition {source.partition}"
         return (
-            refusal(error)
+            refusal(error, where)
             or self._refused
             or Retryable(f"{where}: no answer from Kafka: {error.str()}; are the brokers up?")
         )

@@ -189,7 +189,7 @@ class KafkaLog:
             error = error_in(exception)
             if error.code() in MISSING:
                 raise self._topics.missing() from None
-            raise refusal(error) or Retryable(
+            raise refusal(error, name) or Retryable(
                 f"{name}, partition {source.partition}: no answer from Kafka: {error.str()}; are the brokers up?"
             ) from None
         assert bounds is not None, "the client raises where there is no answer"

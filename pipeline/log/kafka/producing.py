@@ -9,7 +9,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from pipeline.codec.topics import TopicPartition
-from pipeline.errors import OutcomeUnknown
+from pipeline.errors import ConfigError, OutcomeUnknown
 from pipeline.log.kafka.faults import error_in, plain_errors, refusal
 from pipeline.log.kafka.settings import MESSAGE_TIMEOUT_MS, Settings
 from pipeline.log.port import Append
@@ -22,17 +22,18 @@ _DELIVERY_S: Final = MESSAGE_TIMEOUT_MS / 1000 + 2
 class _Delivery:
     """Reports of one call."""
 
-    __slots__ = ("error", "left", "lock", "offsets")
+    __slots__ = ("error", "failed", "left", "lock", "offsets")
 
     def __init__(self, count: int) -> None:
         self.offsets = [-1] * count
         self.left = count
         self.error: KafkaError | None = None
+        self.failed = ""
         self.lock = threading.Lock()
 
     def report(self, index: int, error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            self.error = error
+            self.error, self.failed = error, message.topic() or ""
         else:
             offset = message.offset()
             assert offset is not None, "a delivered record has an offset"
@@ -45,9 +46,10 @@ class PlainProducer:
     """Appends and waits for the reports."""
 
     def __init__(self, settings: Settings, name_of: Callable[[TopicPartition], str]) -> None:
-        """Connects when it is first used."""
+        """Makes its client when it is first used: an idempotent one asks at once for what only writers are granted."""
         self._settings = settings
-        self._producer = Producer(settings)
+        self._producer: Producer | None = None
+        self._lock = threading.Lock()
         self._name_of = name_of
 
     def append(self, appends: Sequence[Append]) -> list[int]:
@@ -56,16 +58,18 @@ class PlainProducer:
         Raises `OutcomeUnknown` where some may not have made it, `ConfigError` where the cluster refuses this client.
         """
         delivery = _Delivery(len(appends))
-        producer = self._producer
+        producer = self._client()
         try:
             with plain_errors():
                 self._send(producer, appends, delivery)
         except KafkaException as exception:
-            if self._producer is producer:  # it will do nothing any more
-                self._producer = Producer(self._settings)
-            raise OutcomeUnknown(f"Kafka did not confirm every record: {error_in(exception).str()}") from None
+            with self._lock:
+                if self._producer is producer:  # it will do nothing any more
+                    self._producer = None
+            error = error_in(exception)
+            raise refusal(error) or OutcomeUnknown(f"Kafka did not confirm every record: {error.str()}") from None
         if delivery.error is not None:
-            refused = refusal(delivery.error)
+            refused = refusal(delivery.error, delivery.failed)
             raise refused or OutcomeUnknown(f"Kafka did not confirm every record: {delivery.error.str()}")
         return delivery.offsets
 
@@ -90,5 +94,16 @@ class PlainProducer:
 
     def close(self) -> None:
         """Every call has its reports by now, or was given up."""
-        self._producer.purge()
-        self._producer.close()
+        if self._producer is not None:
+            self._producer.purge()
+            self._producer.close()
+
+    def _client(self) -> Producer:
+        """Raises `ConfigError` for settings that can't be."""
+        with self._lock:
+            if self._producer is None:
+                try:
+                    self._producer = Producer(self._settings)
+                except KafkaException as exception:
+                    raise ConfigError(f"librdkafka refuses its settings: {error_in(exception).str()}") from None
+            return self._producer

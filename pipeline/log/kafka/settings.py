@@ -24,10 +24,27 @@ _RETRY_MAX_MS: Final = 5
 
 LOGGER: Final = logging.getLogger("pipeline.log.kafka")
 LOGGER.addFilter(lambda record: "and will be ignored by this" not in record.getMessage())  # meant for a sister client
+_SECRETIVE: Final[set[KafkaConfig]] = set()
+"""Configurations in use that hold secrets."""
 _QUIET: Final = {"log_level": 2}  # of clients that nobody polls: their log lines would only pile up
 
 
+def _hide_secrets(record: logging.LogRecord) -> bool:
+    """Clients quote parts of their settings when they can't use them."""
+    said = hidden = record.getMessage()
+    for config in _SECRETIVE:
+        hidden = config.hide(hidden)
+    if hidden != said:
+        record.msg, record.args = hidden, ()
+    return True
+
+
+LOGGER.addFilter(_hide_secrets)
+
+
 def _client(config: KafkaConfig, refresh_ms: int = 50) -> dict[str, Scalar]:
+    if config.secrets:
+        _SECRETIVE.add(config)
     return {
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1_000,

@@ -121,7 +121,7 @@ class TopicCatalog:
                 for topic in list(self._known):
                     future = looking.get(self.name(topic))
                     if future is not None:
-                        self._compare(topic, _described(future, 0))
+                        self._compare(topic, _described(future, 0, self.name(topic)))
         except Retryable:
             pass  # the brokers are away; the next look will tell
         finally:
@@ -155,7 +155,7 @@ class TopicCatalog:
         except KafkaException as exception:
             error = error_in(exception)
             if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was quicker
-                raise _unanswered(error) from None
+                raise _unanswered(error, self.name(topic)) from None
         except TimeoutError:
             raise _silent() from None
 
@@ -175,7 +175,7 @@ class TopicCatalog:
         try:
             entries = self._admin.describe_configs([resource], request_timeout=_REQUEST_S)[resource].result(_REQUEST_S)
         except KafkaException as exception:
-            raise _unanswered(error_in(exception)) from None
+            raise _unanswered(error_in(exception), self.name(topic)) from None
         except TimeoutError:
             raise _silent() from None
         for setting, wanted in _FOREVER.items():
@@ -189,8 +189,9 @@ class TopicCatalog:
             )
 
     def _describe(self, topic: Topic) -> TopicDescription | None:
-        names = TopicCollection([self.name(topic)])
-        return _described(self._admin.describe_topics(names, request_timeout=_REQUEST_S)[self.name(topic)], _REQUEST_S)
+        name = self.name(topic)
+        asked = self._admin.describe_topics(TopicCollection([name]), request_timeout=_REQUEST_S)
+        return _described(asked[name], _REQUEST_S, name)
 
     def _remember(self, topic: Topic, described: TopicDescription | None) -> None:
         if described is not None and described.partitions:
@@ -209,7 +210,7 @@ class TopicCatalog:
         self._replaced = TaskDiverged(f"{self.name(topic)} {what}: restore the cluster that holds this chain's history")
 
 
-def _described(future: "Future[Any]", timeout_s: float) -> TopicDescription | None:
+def _described(future: "Future[Any]", timeout_s: float, name: str) -> TopicDescription | None:
     """None where the topic does not exist."""
     try:
         description: TopicDescription = future.result(timeout_s)
@@ -217,14 +218,14 @@ def _described(future: "Future[Any]", timeout_s: float) -> TopicDescription | No
         error = error_in(exception)
         if error.code() in MISSING:
             return None
-        raise _unanswered(error) from None
+        raise _unanswered(error, name) from None
     except TimeoutError:
         raise _silent() from None
     return description
 
 
-def _unanswered(error: KafkaError) -> HauptbuchError:
-    return refusal(error) or Retryable(f"Kafka does not do what it was asked: {error.str()}; are the brokers up?")
+def _unanswered(error: KafkaError, name: str) -> HauptbuchError:
+    return refusal(error, name) or Retryable(f"Kafka does not do what it was asked: {error.str()}; are the brokers up?")
 
 
 def _silent() -> Retryable:

@@ -24,7 +24,7 @@ from pipeline.errors import (
     TaskFenced,
     TransactionAbortable,
 )
-from pipeline.log.kafka.faults import error_in, plain_errors, refusal, write_fault
+from pipeline.log.kafka.faults import error_in, plain_errors, write_fault
 from pipeline.log.kafka.settings import LOGGER, TRANSACTION_TIMEOUT_MS, Settings
 from pipeline.log.port import Append, Committed
 
@@ -198,7 +198,7 @@ def _open(producer: Producer, writer_id: str) -> None:
         except KafkaException as exception:
             error = error_in(exception)
             if not error.retriable():
-                raise refusal(error) or write_fault(error, writer_id, committing=False) from None
+                raise write_fault(error, writer_id, committing=False) from None
             if time.monotonic() > deadline:
                 raise Retryable(
                     f"writer {writer_id} could not be opened in {_OPEN_S:.0f} s: {error.str()}; are the brokers up?"
