@@ -3,7 +3,6 @@
 It executes each block again, so whoever reads from it trusts no worker. Commands that publish or read do so beside it.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -11,10 +10,8 @@ from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import ShardId
 from pipeline.config import Config
 from pipeline.crypto.suites import STANDARD_SUITES
-from pipeline.crypto.verifier import PoolVerifier, Verifier
+from pipeline.crypto.verifier import PoolVerifier
 from pipeline.errors import Retryable
-from pipeline.ledger.chain import Chain
-from pipeline.ledger.cursor import ShardCursor
 from pipeline.log.port import EventLog
 from pipeline.node.bootstrap import check_suites, require_topics
 from pipeline.node.driving import drive
@@ -22,52 +19,12 @@ from pipeline.node.layout import DirectoryLock, NodeLayout
 from pipeline.node.node import wall_clock_ms
 from pipeline.node.reader import LedgerView
 from pipeline.node.stores import Stores
-from pipeline.shards.block_reader import BlockReader, CommittedBlock
-from pipeline.shards.follower import follow, read_inputs
-from pipeline.shards.leader import CURSOR
 from pipeline.shards.progress import Idle, Progress
-from pipeline.shards.recovery import find_block, stored_cursor
+from pipeline.shards.recovery import Following
 from pipeline.state.store import StateStore
 from pipeline.sync.control_feed import ControlFeed
 
-_BATCH: Final = 16
 _RETRY_MS: Final = 200
-
-
-class FollowedShard:
-    """One shard's state, block by block."""
-
-    def __init__(self, chain: Chain, shard: ShardId, log: EventLog, store: StateStore, verifier: Verifier) -> None:
-        """Goes on where the store stands. Raises `TaskDiverged` where the log does not hold that block."""
-        self._chain = chain
-        self.shard = shard
-        self._log = log
-        self.store = store
-        self._verifier = verifier
-        cursor = self.committed = stored_cursor(chain, shard, store)
-        offset = find_block(log, shard, cursor.height) if cursor.height >= 0 else 0
-        self._reader = BlockReader(log, shard, cursor.height + 1, cursor.block_hash, start_offset=offset)
-        self._waiting: deque[CommittedBlock] = deque()
-
-    committed: ShardCursor
-    """Where the store stands."""
-
-    def poll(self) -> bool:
-        """Execute some blocks; whether there were any whose inputs are here. Raises `TaskDiverged`, `Retryable`."""
-        if not self._waiting:
-            self._waiting.extend(self._reader.read(_BATCH))
-        progressed = False
-        while self._waiting:
-            block = self._waiting[0]
-            inputs = read_inputs(self._log, self.committed, block)
-            if inputs is None:
-                break
-            executed = follow(self._chain, self.committed, self.store.view(), block, inputs, self._verifier)
-            self.store.commit(executed.prepared, {CURSOR: executed.cursor.to_bytes()})
-            self.committed = executed.cursor
-            self._waiting.popleft()
-            progressed = True
-        return progressed
 
 
 class Replica:
@@ -86,7 +43,7 @@ class Replica:
         self._verifier = PoolVerifier(STANDARD_SUITES)
         self._stores = Stores(self.chain, config.store.cache_bytes)
         self.log = log
-        self.tasks: list[FollowedShard] = []
+        self.tasks: list[Following] = []
         try:
             require_topics(self.log)
             self._control = ControlFeed(self.chain, self.log, self._verifier)
@@ -101,7 +58,7 @@ class Replica:
             progressed = self._control.poll()
             self._follow(self._control.newest.active_shards)
             for shard in self.tasks:
-                progressed = shard.poll() or progressed
+                progressed = shard.step() or progressed
         except Retryable:
             return Idle(now_ms + _RETRY_MS)
         return Progress() if progressed else Idle()
@@ -117,7 +74,7 @@ class Replica:
         self._follow(self._control.newest.active_shards)
         for task in self.tasks:
             self.log.end_offset(TopicPartition(Topic.BLOCKS, task.shard))  # then reads hide nothing before it
-            while task.poll():
+            while task.step():
                 pass
 
     def close(self) -> None:
@@ -130,7 +87,7 @@ class Replica:
         for number in range(len(self.tasks), active_shards):
             shard = ShardId(number)
             store = self._stores.open_shard(self.layout.shard(number), shard)
-            self.tasks.append(FollowedShard(self.chain, shard, self.log, store, self._verifier))
+            self.tasks.append(Following(self.chain, shard, self.log, store, self._verifier))
 
 
 class ReplicaReader(LedgerView):

@@ -4,18 +4,21 @@ A store that is behind catches up; one that is ahead of the log, or on another b
 deleted to make a disagreement go away.
 """
 
-from typing import Final
+from collections import deque
+from struct import Struct
+from typing import Final, NamedTuple
 
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
-from pipeline.codec.types import BlockHash
+from pipeline.codec.types import BlockHash, ShardId
 from pipeline.crypto.verifier import Verifier
 from pipeline.errors import PoisonRecord, TaskDiverged
 from pipeline.ledger.blocks import BlockHeader
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Checkpoint, SignedStateRoot, StateRoot
 from pipeline.ledger.cursor import ShardCursor
+from pipeline.ledger.engine import BlockInputs
 from pipeline.log.port import Append, EventLog
-from pipeline.shards.block_reader import BlockReader
+from pipeline.shards.block_reader import BlockReader, CommittedBlock
 from pipeline.shards.follower import follow, read_inputs
 from pipeline.shards.leader import CURSOR, OUTPUTS
 from pipeline.shards.outputs import block_appends, decode_appends, encode_appends
@@ -23,7 +26,30 @@ from pipeline.shards.tail import last_record
 from pipeline.state.store import StateStore
 
 _BLOCKS_A_STEP: Final = 16
+_RECORDS_A_STEP: Final = 1_024
+"""Others wait for a step: shards that are led by the same thread, and a rebalance."""
+_NEAR_BLOCKS: Final = 256
+_NEAR_SLACK: Final = 16
 _RECORD_BYTES: Final = 64 << 20
+PLACE: Final = b"place"
+_PLACE: Final = Struct(">qq")
+
+
+class Place(NamedTuple):
+    """Where a block stands on `blocks`."""
+
+    height: int
+    offset: int
+
+    def to_bytes(self) -> bytes:
+        """As the store keeps it: height 8 ‖ offset 8."""
+        return _PLACE.pack(*self)
+
+
+def stored_place(store: StateStore) -> Place | None:
+    """Where the last block stands that this store followed; its leader does not tell. Only ever a hint."""
+    raw = store.meta(PLACE)
+    return Place(*_PLACE.unpack(raw)) if raw is not None and len(raw) == _PLACE.size else None
 
 
 def stored_cursor(chain: Chain, shard: int, store: StateStore) -> ShardCursor:
@@ -37,35 +63,94 @@ def stored_cursor(chain: Chain, shard: int, store: StateStore) -> ShardCursor:
     return cursor
 
 
+class Following:
+    """One shard's store, block by block up to the log's end: whatever recovers, stands by or reads is this."""
+
+    def __init__(self, chain: Chain, shard: ShardId, log: EventLog, store: StateStore, verifier: Verifier) -> None:
+        """Goes on where the store stands. Raises `TaskDiverged` where the log does not hold its block."""
+        self._chain = chain
+        self.shard = shard
+        self._log = log
+        self.store = store
+        self._verifier = verifier
+        cursor = self.committed = stored_cursor(chain, shard, store)
+        offset = find_block(log, shard, cursor.height, stored_place(store)) if cursor.height >= 0 else 0
+        self.place = Place(cursor.height, offset)
+        self._reader = BlockReader(log, shard, cursor.height + 1, cursor.block_hash, start_offset=offset)
+        self._waiting: deque[CommittedBlock] = deque()
+        self._end_height: int | None = None
+
+    committed: ShardCursor
+    """Where the store stands."""
+    place: Place
+    """Where its block stands on the log; height -1 before the first."""
+
+    def step(self) -> bool:
+        """Execute some blocks; whether there were any whose inputs are here. Raises `TaskDiverged`, `Retryable`."""
+        if not self._waiting:
+            self._waiting.extend(self._reader.read(_BLOCKS_A_STEP))
+        records = 0
+        while self._waiting and records < _RECORDS_A_STEP:
+            block = self._waiting[0]
+            inputs = read_inputs(self._log, self.committed, block)
+            if inputs is None:
+                break
+            self._execute(block, inputs)
+            self._waiting.popleft()
+            records += 1 + sum(item.count for item in block.header.inputs)
+        return records > 0
+
+    def _execute(self, block: CommittedBlock, inputs: BlockInputs) -> None:
+        executed = follow(self._chain, self.committed, self.store.view(), block, inputs, self._verifier)
+        place = Place(block.header.height, block.offset)
+        # Whoever comes to lead from this store must be able to publish its last block's outputs once more.
+        outputs = encode_appends(block_appends(executed))
+        meta = {CURSOR: executed.cursor.to_bytes(), OUTPUTS: outputs, PLACE: place.to_bytes()}
+        self.store.commit(executed.prepared, meta)
+        self.committed, self.place = executed.cursor, place
+
+    @property
+    def blocked(self) -> CommittedBlock | None:
+        """The next block, where it was read and could not be executed."""
+        return self._waiting[0] if self._waiting else None
+
+    def progress(self) -> tuple[int, int]:
+        """(height of the store, height of the log as this was first asked). Raises as the log."""
+        if self._end_height is None or self._end_height < self.committed.height:
+            record = last_record(self._log, TopicPartition(Topic.BLOCKS, self.shard))
+            self._end_height = -1 if record is None else _header(self.shard, record)[0].height
+        return self.committed.height, max(self._end_height, self.committed.height)
+
+
 class Recovery:
     """Catches one shard up. Create it only after the writer is fenced: an older tail could still grow."""
 
-    def __init__(self, chain: Chain, shard: int, log: EventLog, store: StateStore, verifier: Verifier) -> None:
+    def __init__(self, chain: Chain, shard: ShardId, log: EventLog, store: StateStore, verifier: Verifier) -> None:
         """Reads where the store stands. Raises `Retryable` while an open transaction could hide blocks."""
         log.settle(TopicPartition(Topic.BLOCKS, shard))
-        self._chain = chain
         self._log = log
         self._store = store
-        self._verifier = verifier
-        self.cursor = stored_cursor(chain, shard, store)
-        offset = find_block(log, shard, self.cursor.height) if self.cursor.height >= 0 else 0
-        self._reader = BlockReader(log, shard, self.cursor.height + 1, self.cursor.block_hash, start_offset=offset)
+        self._following = Following(chain, shard, log, store, verifier)
+
+    @property
+    def cursor(self) -> ShardCursor:
+        """Where the store stands."""
+        return self._following.committed
 
     def step(self) -> bool:
         """Follow some blocks; False at the log's end. Raises `TaskDiverged` on any disagreement."""
-        blocks = self._reader.read(_BLOCKS_A_STEP)
-        for block in blocks:
-            inputs = read_inputs(self._log, self.cursor, block)
-            if inputs is None:
-                raise TaskDiverged(
-                    f"shard {block.header.shard} height {block.header.height} offset {block.offset}: its inputs are "
-                    "not on the log; the input topics were truncated or replaced, restore them"
-                )
-            executed = follow(self._chain, self.cursor, self._store.view(), block, inputs, self._verifier)
-            outputs = encode_appends(block_appends(executed))
-            self._store.commit(executed.prepared, {CURSOR: executed.cursor.to_bytes(), OUTPUTS: outputs})
-            self.cursor = executed.cursor
-        return bool(blocks)
+        progressed = self._following.step()
+        block = self._following.blocked
+        if not progressed and block is not None:
+            raise TaskDiverged(
+                f"shard {block.header.shard} height {block.header.height} offset {block.offset}: its inputs are "
+                "not on the log; the input topics were truncated or replaced, restore them"
+            )
+        return progressed
+
+    def progress(self) -> tuple[int, int]:
+        """(height of the store, height of the log)."""
+        return self._following.progress()
 
     def check_signed(self) -> None:
         """The highest signed state root on the log must be an ancestor of this shard, or its head."""
@@ -79,7 +164,7 @@ class Recovery:
             )
         hashed = self.cursor.block_hash
         if root.height < self.cursor.height:
-            hashed = block_at(self._log, shard, root.height)
+            hashed = block_at(self._log, shard, root.height, self._following.place)
         if hashed != root.block_hash:
             raise TaskDiverged(f"shard {shard}: block {root.height} is not the one that was signed; audit the log")
 
@@ -109,12 +194,17 @@ def last_signed(log: EventLog, shard: int) -> SignedStateRoot | None:
     return signed
 
 
-def find_block(log: EventLog, shard: int, height: int) -> int:
+def find_block(log: EventLog, shard: int, height: int, near: Place | None = None) -> int:
     """The first offset of block `height` on `blocks[shard]`, by bisection: heights never fall but for one repeat.
 
-    Raises `TaskDiverged` where the log does not hold it: the store is ahead of the log.
+    `near`, the place of that block or of a later one, mostly saves the search. Raises `TaskDiverged` where the log
+    does not hold it: the store is ahead of the log.
     """
     source = TopicPartition(Topic.BLOCKS, shard)
+    if near is not None and 0 <= near.height - height <= _NEAR_BLOCKS:
+        offset = _look_near(log, source, height, near)
+        if offset is not None:
+            return offset
     low, high = 0, log.end_offset(source)
     while low < high:
         middle = (low + high) // 2
@@ -132,9 +222,29 @@ def find_block(log: EventLog, shard: int, height: int) -> int:
     return records[0].offset
 
 
-def block_at(log: EventLog, shard: int, height: int) -> BlockHash:
+def _look_near(log: EventLog, source: TopicPartition, height: int, near: Place) -> int | None:
+    """A block takes its own offset and its transaction's end; here and there one was published again."""
+    back = near.height - height
+    start = max(0, near.offset - 2 * back - _NEAR_SLACK) if back else near.offset
+    if near.offset >= log.end_offset(source):
+        return None
+    first = True
+    while start <= near.offset and (records := log.read(source, start, near.offset - start + 1, _RECORD_BYTES)):
+        for record in records:
+            found = _header(source.partition, record)[0].height
+            # Of the first record seen nobody knows whether it is a repeat.
+            if found == height and (not first or not back):
+                return record.offset
+            if found >= height:
+                return None
+            first = False
+        start = records[-1].offset + 1
+    return None
+
+
+def block_at(log: EventLog, shard: int, height: int, near: Place | None = None) -> BlockHash:
     """The hash of a committed block. Raises `TaskDiverged` where the log does not hold it."""
-    offset = find_block(log, shard, height)
+    offset = find_block(log, shard, height, near)
     record = log.read(TopicPartition(Topic.BLOCKS, shard), offset, 1, _RECORD_BYTES)[0]
     return _header(shard, record)[1]
 

@@ -106,6 +106,10 @@ class ShardTask:
             return self._recovery.cursor
         return stored_cursor(self._chain, self.shard, self.store)
 
+    def catching_up(self) -> tuple[int, int] | None:
+        """(height of the store, height of the log) while it recovers, else None. Raises as the log."""
+        return None if self._recovery is None else self._recovery.progress()
+
     def assign(self) -> None:
         """The shard is this process's. Nothing to do where it already is."""
         if self.state is TaskState.UNASSIGNED:
