@@ -15,7 +15,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PYTEST_ARGS ?=
 BROKERS ?= 1
 
-.PHONY: help setup demo test test-slow test-kafka check format bench kafka-up kafka-down clean
+.PHONY: help setup demo demo-kafka test test-slow test-kafka check format bench kafka-up kafka-down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -36,6 +36,12 @@ $(KAFKA_STAMP): $(STAMP)
 
 demo: setup ## play real payments, verify a proof, audit, catch tampering
 	$(BIN)/hauptbuch demo
+
+demo-kafka: $(KAFKA_STAMP) ## the demo on a real broker that is started for it and ended with it
+	@data=$$(mktemp -d); \
+	trap '$(BIN)/python -m deploy.kafka down --data "$$data" || true; rm -rf "$$data"' EXIT; \
+	bootstrap=$$($(BIN)/python -m deploy.kafka up --data "$$data"); \
+	$(BIN)/hauptbuch demo --kafka "$$bootstrap"
 
 test: setup ## default tests with coverage of pipeline/, subprocesses included; fails under 90 %
 	@rm -f .coverage .coverage.*

@@ -20,13 +20,17 @@ def run(
     keep: Annotated[
         Path | None, typer.Option("--keep", metavar="DIR", help="Keep the ledger in DIR; it must not exist.")
     ] = None,
+    kafka: Annotated[
+        str, typer.Option("--kafka", metavar="BOOTSTRAP", help="Play on this cluster: host:port of brokers.")
+    ] = "",
 ) -> int:
     """Play real Ethereum payments over shards, prove a balance, audit the log, catch damaged copies of it.
 
-    Every figure is measured in this run. Exit code 1 where anything did not hold.
+    Every figure is measured in this run. With --kafka the log is on a real cluster, and workers and a synchronizer are
+    processes of their own. Exit code 1 where anything did not hold.
     """
     with _place(keep) as root:
-        return 0 if run_demo(Options(root, rows, shards, json, keep is not None)) else 1
+        return 0 if run_demo(Options(root, rows, shards, json, keep is not None, kafka)) else 1
 
 
 @contextmanager

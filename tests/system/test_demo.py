@@ -20,6 +20,7 @@ from pipeline.cli.demo import ledger as demo_ledger
 from pipeline.cli.demo import lies
 from pipeline.cli.demo.evidence import ProofCheck, final_balances
 from pipeline.cli.demo.ledger import DemoLedger
+from pipeline.cli.demo.own_node import OwnNode
 from pipeline.cli.demo.payments import sample_payments
 from pipeline.cli.demo.phases import Percentiles, play_fast
 from pipeline.cli.demo.story import Story
@@ -230,7 +231,7 @@ def test_a_damaged_ledger_fails_the_audit_and_says_where(
 
 def test_a_ledger_that_stands_still_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     init_command.create(tmp_path / "ledger", 1, "still")
-    ledger = DemoLedger(tmp_path / "ledger", sample_payments(2))
+    ledger = DemoLedger(OwnNode(tmp_path / "ledger"), sample_payments(2))
     try:
         monkeypatch.setattr(demo_ledger, "_PATIENCE_MS", 30)
         with pytest.raises(Fatal, match="stood still"):
@@ -242,7 +243,7 @@ def test_a_ledger_that_stands_still_is_given_up(tmp_path: Path, monkeypatch: pyt
 def test_a_rejected_payment_is_not_passed_over(tmp_path: Path) -> None:
     init_command.create(tmp_path / "ledger", 2, "poor")
     payments = sample_payments(4)
-    ledger = DemoLedger(tmp_path / "ledger", payments)
+    ledger = DemoLedger(OwnNode(tmp_path / "ledger"), payments)
     try:
         ledger.fund(payments)
         dear = [payment._replace(amount=payment.amount + 1) for payment in payments]

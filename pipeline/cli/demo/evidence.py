@@ -17,7 +17,7 @@ from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.errors import VerificationFailed
 from pipeline.node.node import wall_clock_ms
-from pipeline.node.reader import LedgerReader
+from pipeline.node.reader import LedgerView
 
 STRANGER: Final = Address(sha256(b"nobody was ever paid at this address").digest())
 
@@ -45,7 +45,7 @@ def final_balances(payments: Sequence[Payment]) -> dict[str, int]:
     return dict(balances)
 
 
-def balances_differ(reader: LedgerReader, asset: AssetId, expected: Mapping[Address, int]) -> int:
+def balances_differ(reader: LedgerView, asset: AssetId, expected: Mapping[Address, int]) -> int:
     """How many accounts of the ledger hold something else than expected; accounts without either count as equal."""
     found = {
         account.address: sum(balance.amount for held, balance in account.balances if held == asset)
@@ -54,9 +54,7 @@ def balances_differ(reader: LedgerReader, asset: AssetId, expected: Mapping[Addr
     return sum(found.get(address, 0) != expected.get(address, 0) for address in found.keys() | expected.keys())
 
 
-def check_proof(
-    reader: LedgerReader, folder: Path, address: Address, asset: AssetId, expected: int | None
-) -> ProofCheck:
+def check_proof(reader: LedgerView, folder: Path, address: Address, asset: AssetId, expected: int | None) -> ProofCheck:
     """Write the proof of a balance (`expected`; None: that there is no account), read it back, verify it offline.
 
     A copy that shows one minor unit more, or an account that isn't there, must be refused. Raises as `prove_signed`.

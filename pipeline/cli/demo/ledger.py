@@ -1,12 +1,12 @@
-"""The demo's ledger: a directory as `hauptbuch init` makes it, a node that owns it, accounts with funds."""
+"""The demo's ledger: a directory as `hauptbuch init` makes it, what runs it, accounts with funds."""
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from time import perf_counter
 from typing import Final, NamedTuple
 
 from pipeline.cli.csv_plan import plan_funding
 from pipeline.cli.csv_source import Payment
+from pipeline.cli.demo.own_node import DemoNode
 from pipeline.cli.demo.payments import ASSET, DECIMALS
 from pipeline.cli.names import KeyRing
 from pipeline.cli.surroundings import passphrase
@@ -17,7 +17,6 @@ from pipeline.errors import Fatal, InvalidTransactionResult
 from pipeline.ledger.codes import Code
 from pipeline.ledger.packing import pack_transfers
 from pipeline.ledger.transactions import CreateAsset, Mint, Transfer, asset_id_of
-from pipeline.node.node import Node
 
 _MINT_ENTRIES: Final = 5_000
 _SIGN_TOGETHER: Final = 1_000
@@ -32,11 +31,11 @@ class Batch(NamedTuple):
 
 
 class DemoLedger:
-    """A running node and the accounts of some payments. Close it."""
+    """A running ledger and the accounts of some payments. Close it."""
 
-    def __init__(self, root: Path, payments: Sequence[Payment]) -> None:
-        """Open the directory, make an account for each name. Nothing is funded yet."""
-        self.node = Node.open(root, passphrase())
+    def __init__(self, node: DemoNode, payments: Sequence[Payment]) -> None:
+        """Make an account for each name; `node` is closed with this. Nothing is funded yet."""
+        self.node = node
         try:
             self.ring = KeyRing(self.node.layout, passphrase())
             self.chain = self.node.chain
@@ -97,20 +96,20 @@ class DemoLedger:
         return Batch(signed, len(signed) / (perf_counter() - started))
 
     def run_until(self, condition: Callable[[], bool]) -> None:
-        """Drive the node. Raises `Fatal` where it does not come to that in two minutes."""
+        """Let it go on. Raises `Fatal` where it does not come to that in two minutes."""
         if not self.node.run_until(condition, _PATIENCE_MS):
             raise Fatal("the demo's ledger stood still for two minutes; look at the machine's load and disk")
 
     def heights(self) -> list[int]:
         """The last committed block of each shard, -1 before the first."""
-        return [int(task.committed.height) for task in self.node.tasks]
+        return self.node.heights()
 
     def blocks(self) -> int:
         """Blocks committed so far, all shards together."""
         return sum(height + 1 for height in self.heights())
 
     def close(self) -> None:
-        """Stop the node. Idempotent."""
+        """Stop it. Idempotent."""
         self.ring.close()
         self.node.close()
 

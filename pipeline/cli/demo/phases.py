@@ -10,7 +10,6 @@ from pipeline.cli.demo.ledger import DemoLedger
 from pipeline.cli.demo.tracker import Tracker
 from pipeline.client.producer import Signed
 from pipeline.errors import InvalidTransactionResult
-from pipeline.shards.progress import Idle
 
 _PUBLISH_TOGETHER: Final = 1_000
 _LONGEST_SLEEP_S: Final = 0.001
@@ -60,7 +59,7 @@ class Latency:
 
 
 def play_fast(ledger: DemoLedger, tracker: Tracker, signed: Sequence[Signed]) -> Throughput:
-    """Publish all and drive the node until all is done. Raises `InvalidTransactionResult` for a rejected payment."""
+    """Publish all and wait until all is done. Raises `InvalidTransactionResult` for a rejected payment."""
     observed, blocks = tracker.begin(), ledger.blocks()
     started = perf_counter()
     for start in range(0, len(signed), _PUBLISH_TOGETHER):
@@ -98,9 +97,9 @@ def play_paced(ledger: DemoLedger, tracker: Tracker, signed: Sequence[Signed], r
             first = len(signed) - len(waiting)
             part = [waiting.popleft() for _ in range(count)]
             tracker.published(ledger.producer.publish(part), [started + (first + i) / rate for i in range(count)])
-        outcome = ledger.node.step()
+        worked = ledger.node.step()
         tracker.poll(perf_counter())
-        if isinstance(outcome, Idle) and waiting:
+        if not worked and waiting:
             next_due_s = started + (len(signed) - len(waiting)) / rate
             sleep(min(max(0.0, next_due_s - perf_counter()), _LONGEST_SLEEP_S))
 

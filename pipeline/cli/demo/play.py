@@ -8,6 +8,7 @@ from time import perf_counter
 from pipeline.cli import init_command
 from pipeline.cli.csv_source import Payment
 from pipeline.cli.demo.ledger import DemoLedger
+from pipeline.cli.demo.own_node import DemoNode, OwnNode
 from pipeline.cli.demo.phases import PACE, Latency, Throughput, play_fast, play_paced
 from pipeline.cli.demo.tracker import Tracker
 from pipeline.client.light import LightClient
@@ -34,12 +35,16 @@ class Played:
     refused_roots: int
 
 
-def play(root: Path, payments: Sequence[Payment], shards: int, tell: Callable[[str], None]) -> Played:
-    """Make a ledger in `root` and play all payments; `tell` takes progress. The node is stopped afterwards."""
+def play(root: Path, payments: Sequence[Payment], shards: int, tell: Callable[[str], None], kafka: str = "") -> Played:
+    """Make a ledger in `root`, its log on the cluster `kafka` if given, and play all payments; `tell` takes progress.
+
+    Whatever ran it is stopped afterwards.
+    """
     tell("making a ledger, keys and funds")
     started = perf_counter()
-    init_command.create(root, shards, "demo")
-    ledger = DemoLedger(root, payments)
+    # As many partitions as shards, so that the group gives each worker its share.
+    init_command.create(root, shards, "demo", partitions=shards if kafka else None, kafka=kafka)
+    ledger = DemoLedger(_node(root, kafka), payments)
     try:
         ledger.fund(payments)
         preparing_s = perf_counter() - started
@@ -57,6 +62,7 @@ def play(root: Path, payments: Sequence[Payment], shards: int, tell: Callable[[s
             tracker.poll(perf_counter())
             return tracker.covers(ledger.heights())
 
+        ledger.node.rest()
         ledger.run_until(is_all_signed)
         save_trust(ledger.node.layout.trust, client.trust)  # a subscriber keeps the newest round that it has seen
         return Played(
@@ -71,3 +77,11 @@ def play(root: Path, payments: Sequence[Payment], shards: int, tell: Callable[[s
         )
     finally:
         ledger.close()
+
+
+def _node(root: Path, kafka: str) -> DemoNode:
+    if not kafka:
+        return OwnNode(root)
+    from pipeline.cli.demo.cluster import ClusterNode  # noqa: PLC0415 - the Kafka client is slow to import
+
+    return ClusterNode(root)
