@@ -18,6 +18,7 @@ from typing import Annotated, Final, NamedTuple, NoReturn
 
 import typer
 
+from pipeline.cli.cluster_options import with_cluster_options
 from pipeline.errors import HauptbuchError, VerificationFailed
 
 DONE: Final = 0
@@ -30,16 +31,17 @@ _USAGE_ERROR: Final[type[Exception]] = typer.BadParameter.__mro__[1]
 
 
 class Command(NamedTuple):
-    """`module` has the function `run`; `help` is its line in the list of commands."""
+    """`module` has the function `run`; `help` is its line in the list of commands; `cluster`: it may meet one."""
 
     module: str
     help: str
+    cluster: bool = True
 
 
 COMMANDS: Final[dict[str, Command]] = {
     "demo": Command("pipeline.cli.demo_command", "Real payments, a proof, an audit, tampered copies caught."),
     "init": Command("pipeline.cli.init_command", "Make the directory of a new ledger."),
-    "keygen": Command("pipeline.cli.keygen_command", "Make a key and name its account."),
+    "keygen": Command("pipeline.cli.keygen_command", "Make a key and name its account.", cluster=False),
     "load": Command("pipeline.cli.load_command", "Play any CSV of payments."),
     "send": Command("pipeline.cli.send_command", "Pay one amount by hand."),
     "tx": Command("pipeline.cli.tx_command", "What became of a transaction."),
@@ -49,7 +51,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "status": Command("pipeline.cli.status_command", "Shards, lag, bytes and the last root on one screen."),
     "roots": Command("pipeline.cli.roots_command", "Verified state roots, as they appear with --follow."),
     "prove": Command("pipeline.cli.prove_command", "Write a portable proof of a balance or of its absence."),
-    "verify": Command("pipeline.cli.verify_command", "Check a proof offline."),
+    "verify": Command("pipeline.cli.verify_command", "Check a proof offline.", cluster=False),
     "audit": Command("pipeline.cli.audit_command", "Replay the log and check all of it."),
     "worker": Command("pipeline.cli.worker_command", "Process shards of a ledger on Kafka."),
     "sync": Command("pipeline.cli.sync_command", "Propose rounds and publish signed roots on Kafka."),
@@ -79,9 +81,13 @@ def build_app(wanted: Collection[str], settings: _Settings | None = None) -> typ
         settings.debug = debug
 
     for name, command in COMMANDS.items():
-        function = _guarded(import_module(command.module).run) if name in wanted else _listed
-        app.command(name, short_help=command.help)(function)
+        app.command(name, short_help=command.help)(_loaded(command) if name in wanted else _listed)
     return app
+
+
+def _loaded(command: Command) -> Callable[..., int | None]:
+    function = _guarded(import_module(command.module).run)
+    return with_cluster_options(function) if command.cluster else function
 
 
 class _Interrupted(Exception):  # noqa: N818 - no error

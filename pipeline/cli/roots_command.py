@@ -5,13 +5,16 @@ from typing import Annotated, Final
 import typer
 
 from pipeline.cli.output import flush, json_line, line, when
-from pipeline.cli.surroundings import Directory, Json, Kafka, reading
+from pipeline.cli.surroundings import Directory, Json, Kafka, reading_log
 from pipeline.client.light import LightClient, VerifiedRoot
 from pipeline.client.subscriber import StateRootSubscriber
 from pipeline.client.trust import load_trust
+from pipeline.codec.topics import Topic
 from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.errors import VerificationFailed
+from pipeline.node.bootstrap import require_topics
+from pipeline.node.layout import NodeLayout
 
 _WAIT_MS: Final = 200
 
@@ -26,9 +29,10 @@ def run(
 
     Exit code 1 where one does not hold.
     """
-    with reading(directory, kafka) as reader:
-        client = LightClient(load_trust(reader.layout.trust), InlineVerifier(STANDARD_SUITES))
-        subscriber = StateRootSubscriber(reader.log, client, range(len(reader.stores)))
+    with reading_log(directory, kafka) as log:
+        require_topics(log, Topic.STATE_ROOTS)
+        client = LightClient(load_trust(NodeLayout(directory).trust), InlineVerifier(STANDARD_SUITES))
+        subscriber = StateRootSubscriber(log, client, range(log.partitions(Topic.STATE_ROOTS)))
         while True:
             for root in sorted(subscriber.poll(), key=lambda root: (root.checkpoint.round, root.state_root.shard)):
                 _print(root, as_json=as_json)
@@ -37,7 +41,7 @@ def run(
             if not follow:
                 return
             flush()
-            reader.log.wait(_WAIT_MS)
+            log.wait(_WAIT_MS)
 
 
 def _print(root: VerifiedRoot, *, as_json: bool) -> None:

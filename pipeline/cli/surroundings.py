@@ -10,8 +10,10 @@ from typing import Annotated, Final
 
 import typer
 
+from pipeline.cli.cluster_options import CONFIG_VARIABLE
 from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError
+from pipeline.log.port import EventLog
 from pipeline.node.layout import NodeLayout
 from pipeline.node.node import Node
 from pipeline.node.reader import LedgerReader, LedgerView
@@ -35,9 +37,11 @@ def passphrase() -> str:
 
 
 def settings(layout: NodeLayout | None, kafka: str = "") -> Config:
-    """Of a directory (None: of a process without one), the environment, and `--kafka`. Raises `ConfigError`."""
+    """Of a directory (None: of a process without one), `--config`, environment and flags. Raises `ConfigError`."""
     flags = {"kafka.bootstrap": kafka} if kafka else {}
-    return load_config(None if layout is None else layout.config, os.environ, flags)
+    over = os.environ.get(CONFIG_VARIABLE)
+    path = None if layout is None else layout.config
+    return load_config(path, os.environ, flags, over=Path(over) if over else None)
 
 
 @contextmanager
@@ -88,6 +92,25 @@ def reading(root: Path, kafka: str = "") -> LedgerView:
     except BaseException:
         log.close()
         raise
+
+
+@contextmanager
+def reading_log(root: Path, kafka: str = "") -> Iterator[EventLog]:
+    """The log of a directory's ledger alone: on a cluster nothing of it is executed, or read before it is asked for.
+
+    Raises `ConfigError` where there is none.
+    """
+    layout = NodeLayout(root)
+    chain = layout.chain()
+    config = settings(layout, kafka)
+    if config.kafka.bootstrap:
+        from pipeline.node.places import chain_log  # noqa: PLC0415 - the Kafka client is slow to import
+
+        with chain_log(chain, config) as log:
+            yield log
+    else:
+        with LedgerReader(root) as reader:
+            yield reader.log
 
 
 @contextmanager

@@ -71,6 +71,11 @@ REFUSED: Final[Mapping[str, str]] = {
 }
 
 
+def is_secret(key: str) -> bool:
+    """Whether a setting of this name holds a secret."""
+    return _SECRET_NAME.search(key) is not None
+
+
 def flatten(settings: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """(dotted name, value) of every setting: in TOML an unquoted `a.b.c = 1` is a table in a table."""
     waiting: list[tuple[str, object]] = [("", settings)]  # no recursion: the file may nest as deep as it likes
@@ -97,7 +102,7 @@ def checked(settings: Mapping[str, object]) -> tuple[tuple[str, Setting], ...]:
             raise ValueError(f"{name} must be {_SCALARS}")  # noqa: TRY004 - pydantic reports ValueError only
         if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
             raise ValueError(f"{name} must be an integer of at most {MAX_INTEGER_BITS} bits")
-        found[name] = SecretStr(str(value)) if _SECRET_NAME.search(name) else value
+        found[name] = SecretStr(str(value)) if is_secret(name) else value
     _check_limits(found)
     return tuple(sorted(found.items()))
 

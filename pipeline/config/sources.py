@@ -47,8 +47,10 @@ def load_config(
     path: Path | None = None,
     environ: Mapping[str, str] | None = None,
     flags: Mapping[str, str | int | bool] | None = None,
+    *,
+    over: Path | None = None,
 ) -> Config:
-    """The configuration of a process: defaults, then the file at `path`, then `environ`, then `flags` by dotted key.
+    """The configuration of a process: defaults, the files `path` and `over`, `environ`, then `flags` by dotted key.
 
     Text of environment and flags is read as the setting's type. Raises `ConfigError`, one line naming the source, the
     key and what to do: file missing, too large or not TOML; unknown key; wrong type; value out of its range; librdkafka
@@ -57,6 +59,8 @@ def load_config(
     layers = _Layers()
     if path is not None:
         _put_table(layers, Config, (), _read_toml(path), path.name)
+    if over is not None:
+        _put_table(layers, Config, (), _read_toml(over), str(over))
     for name, text in sorted((environ or {}).items()):
         if name.startswith(ENVIRONMENT_PREFIX):
             _put_variable(layers, name, text)

@@ -98,7 +98,7 @@ def create_topics(log: EventLog, chain: Chain) -> None:
         raise TaskDiverged("the control topic begins with another genesis than this directory's; check both")
 
 
-def require_topics(log: EventLog) -> None:
-    """Raise `ConfigError` where the cluster has nothing of the chain."""
-    if not log.partitions(Topic.CONTROL):
+def require_topics(log: EventLog, topic: Topic = Topic.CONTROL) -> None:
+    """Raise `ConfigError` where the cluster has nothing of the chain; judged by one topic that may be read."""
+    if not log.partitions(topic):
         raise ConfigError("the cluster has no topics of this chain: `hauptbuch init --kafka` makes them")
