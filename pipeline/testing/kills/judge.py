@@ -66,6 +66,10 @@ class _Facts:
     hashes: dict[tuple[int, int], str] = field(default_factory=dict)
 
 
+def _test_verifier() -> Verifier:
+    return InlineVerifier(TEST_SUITES)
+
+
 def judge(layout: NodeLayout, words: Words, *, finished: bool) -> Judgement:
     """Judge the log in a directory, beside whoever runs it. `finished`: all inputs must be executed and signed.
 
@@ -79,15 +83,24 @@ def judge(layout: NodeLayout, words: Words, *, finished: bool) -> Judgement:
 
 
 def judge_log(
-    log: EventLog, reopen: Callable[[], EventLog], chain: Chain, words: Words, *, finished: bool
+    log: EventLog,
+    reopen: Callable[[], EventLog],
+    chain: Chain,
+    words: Words,
+    *,
+    finished: bool,
+    verifier: Callable[[], Verifier] = _test_verifier,
 ) -> Judgement:
-    """As `judge`, of a log that is open; `reopen` opens it once more for the audit, which closes it."""
+    """As `judge`, of a log that is open; `reopen` opens it once more for the audit, which closes it.
+
+    `verifier`: of the chain's suites.
+    """
     facts = _facts(log, chain)
     _judge_records(log, chain, facts, finished=finished)
     _judge_bundles(facts, finished=finished)
-    _judge_words(log, chain, facts, words)
+    _judge_words(log, chain, facts, words, verifier)
     trust = _trust(chain, words)
-    report = audit_log(Tools(reopen, _verifier, memory_kv), chain=chain, trust=trust)
+    report = audit_log(Tools(reopen, verifier, memory_kv), chain=chain, trust=trust)
     _require(report.ok, "the audit: " + "; ".join(report.render()[:6]))
     _require(report.conserved is not None, "the audit could not judge conservation")
     if finished:
@@ -106,10 +119,6 @@ def judge_log(
 def _require(holds: bool, what: str) -> None:
     if not holds:
         raise LedgerBroken(what)
-
-
-def _verifier() -> Verifier:
-    return InlineVerifier(TEST_SUITES)
 
 
 def _trust(chain: Chain, words: Words) -> Trust:
@@ -208,7 +217,9 @@ def _judge_bundles(facts: _Facts, *, finished: bool) -> None:
         _require(not waiting, f"bundles never executed: {sorted(waiting)[:3]}")
 
 
-def _judge_words(log: EventLog, chain: Chain, facts: _Facts, words: Words) -> None:
+def _judge_words(
+    log: EventLog, chain: Chain, facts: _Facts, words: Words, new_verifier: Callable[[], Verifier]
+) -> None:
     """What was told to be durable stands: records, and roots that still verify over the blocks they name."""
     values = {
         (shard, record.offset): record.value
@@ -219,9 +230,11 @@ def _judge_words(log: EventLog, chain: Chain, facts: _Facts, words: Words) -> No
         value = values.get((ack.partition, ack.offset))
         _require(value is not None, f"record {ack} was acknowledged and is gone")
         _require(sha256(value or b"").hexdigest() == ack.sha256, f"record {ack} was acknowledged and is another now")
-    client = LightClient(Trust.of(chain, Assurance.HEADERS), _verifier())
+    verifier = new_verifier()
+    client = LightClient(Trust.of(chain, Assurance.HEADERS), verifier)
     subscriber = StateRootSubscriber(log, client, range(chain.genesis.shards))
     standing = {seen_root(root) for root in subscriber.poll()}
+    verifier.close()
     _require(not subscriber.refused, f"a root does not verify: {subscriber.refused[:1]}")
     for root in words.roots:
         _require(root in standing, f"a root that was verified is no more: {root}")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.codec.types import ShardId
+from pipeline.crypto.suites import SuiteSet
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.errors import PoisonRecord
 from pipeline.ledger.blocks import BlockHeader
@@ -36,13 +37,13 @@ class _Placed(NamedTuple):
 class Prediction:
     """Runs the model over the whole log; raises `AssertionError` where the ledger says otherwise."""
 
-    def __init__(self, chain: Chain, log: EventLog, outcomes: Outcomes) -> None:
+    def __init__(self, chain: Chain, log: EventLog, outcomes: Outcomes, suites: SuiteSet = TEST_SUITES) -> None:
         """`outcomes`: what the ledger says."""
         partitions = chain.genesis.partitions
         self._chain = chain
         self._outcomes = outcomes
-        self._verifier = InlineVerifier(TEST_SUITES)
-        self.shards = [ReferenceShard(chain, shard, TEST_SUITES) for shard in range(partitions)]
+        self._verifier = InlineVerifier(suites)
+        self.shards = [ReferenceShard(chain, shard, suites) for shard in range(partitions)]
         self._controls = [ControlState.start(chain) for _ in range(partitions)]
         self._inputs = {
             (topic, partition): all_records(log, TopicPartition(topic, partition))
