@@ -35,7 +35,16 @@ def run_worker(
         return group
 
     with chain_log(chain, config) as log:
-        worker = Worker(chain, config, data, log, join, accept_time=accept_time, observe=watch.observe)
+        worker = Worker(
+            chain,
+            config,
+            data,
+            log,
+            join,
+            accept_time=accept_time,
+            observe=watch.observe,
+            observe_copy=watch.observe_copy,
+        )
         try:
             worker.run(watch.watching(is_done))
         finally:

@@ -142,6 +142,8 @@ class ShardConfig(_Group):
 
     linger_ms: Millis = 5
     """A block closes this long after its first input."""
+    standby_copies: Annotated[int, Field(strict=True, ge=0, le=64)] = 1
+    """How many other workers keep a warm copy of each shard, each executing its blocks too."""
 
 
 class StoreConfig(_Group):

@@ -1,9 +1,11 @@
 """A worker: one member of the group, and a task for each active shard that the group assigned to it.
 
-Its state stores are views of the log, each opened when its shard comes and closed when it goes.
+Its state stores are views of the log, each opened when its shard comes and closed when it goes. Of some shards that
+others lead it keeps a warm copy.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Final, Protocol
@@ -20,10 +22,11 @@ from pipeline.node.bootstrap import check_suites, require_topics
 from pipeline.node.driving import drive
 from pipeline.node.layout import DirectoryLock, NodeLayout
 from pipeline.node.node import wall_clock_ms
+from pipeline.node.standby import Standbys
 from pipeline.node.stores import Stores
 from pipeline.shards.allocator import ShardAllocator
 from pipeline.shards.life import TaskState
-from pipeline.shards.observer import ShardObserver
+from pipeline.shards.observer import CopyObserver, ShardObserver
 from pipeline.shards.progress import Idle, Progress, earliest
 from pipeline.shards.task import Ownership, ShardTask, TaskConfig
 from pipeline.state.store import StateStore
@@ -34,6 +37,9 @@ _FINISH_S: Final = 2.0
 _PAUSE_S: Final = 0.002
 _REPORT_MS: Final = 1_000
 _RETRY_MS: Final = 200
+_ALL_THERE_IS: Final = 1_024
+_BESIDE_LEADERS: Final = 1
+"""Input records after which a copy's step ends: one block, where shards that are led have work of their own."""
 
 
 class Membership(Ownership, Protocol):
@@ -42,6 +48,9 @@ class Membership(Ownership, Protocol):
     @property
     def shards(self) -> frozenset[ShardId]:
         """The current assignment, idle partitions included."""
+
+    def copies(self, count: int) -> frozenset[ShardId]:
+        """Shards of others of which to keep a copy, where each has `count` of them; idle partitions too."""
 
     def poll(self) -> None:
         """Let rebalances happen."""
@@ -57,6 +66,10 @@ def _unobserved(_shard: ShardId) -> ShardObserver:
     return ShardObserver()
 
 
+def _unobserved_copy(_shard: ShardId) -> CopyObserver:
+    return CopyObserver()
+
+
 class Worker:
     """Owns `data` until `close`."""
 
@@ -70,10 +83,11 @@ class Worker:
         *,
         accept_time: bool = False,
         observe: Callable[[ShardId], ShardObserver] = _unobserved,
+        observe_copy: Callable[[ShardId], CopyObserver] = _unobserved_copy,
         suites: SuiteSet = STANDARD_SUITES,
     ) -> None:
         """Joins; nothing runs yet. `log` stays the caller's. `join` is given what to call before shards go.
-        `observe` makes who is told what happens to a shard that came.
+        `observe` makes who is told what happens to a shard that came, `observe_copy` to a copy that is kept here.
 
         Raises `ConfigError` where another process has `data`, or the chain's topics are not on the log.
         """
@@ -90,6 +104,9 @@ class Worker:
         self._retry_at_ms: dict[ShardId, int] = {}
         self._observers: dict[ShardId, ShardObserver] = {}
         self._reported_ms = 0
+        self._recovering: frozenset[ShardId] = frozenset()
+        self._copies = config.shard.standby_copies
+        self.standbys = Standbys(chain, log, self._verifier, self._allocator.allocate, self._close_store, observe_copy)
         self.log = log
         try:
             require_topics(self.log)
@@ -119,14 +136,17 @@ class Worker:
                 progressed = True
             else:
                 until_ms.append(outcome.until_ms)
+        progressed = self._stand_by(now_ms, progressed) or progressed
         if now_ms >= self._reported_ms + _REPORT_MS or now_ms < self._reported_ms:
             self._reported_ms = now_ms
             self._group.report({shard: task.committed.positions[2] for shard, task in self.tasks.items()})
+            self._tell_progress()
         return Progress() if progressed else earliest(*until_ms)
 
     def close(self) -> None:
         """Finish what is being committed, leave the group, close everything. Idempotent."""
         self._revoked(frozenset(self.tasks), False)
+        self.standbys.close()
         self._group.close()
         self._stores.close()
         self._verifier.close()
@@ -147,12 +167,37 @@ class Worker:
         return self._retry_at_ms.setdefault(shard, now_ms + _RETRY_MS)
 
     def _open_task(self, shard: ShardId) -> None:
-        store = self._allocator.allocate(shard)
+        store = self.standbys.take(shard) or self._allocator.allocate(shard)
         observer = self._observers[shard] = self._observe(shard)
         task = ShardTask(self.chain, shard, self.log, store, self._verifier, self._group, self._config, observer)
         self.tasks[shard] = task
         self._group.report({owned: one.committed.positions[2] for owned, one in self.tasks.items()})
         task.assign()
+
+    def _stand_by(self, now_ms: int, busy: bool) -> bool:
+        """Follow what others lead, once every shard that came here is served. Whether there was anything to follow."""
+        if self._copies == 0:
+            return False
+        active = self._control.newest.active_shards
+        self.standbys.keep(
+            frozenset(shard for shard in self._group.copies(self._copies) if shard < active and shard not in self.tasks)
+        )
+        if any(task.state in (TaskState.FENCING, TaskState.RECOVERING) for task in self.tasks.values()):
+            return False
+        return self.standbys.step(now_ms, _BESIDE_LEADERS if busy else _ALL_THERE_IS)
+
+    def _tell_progress(self) -> None:
+        """Of recoveries that last: those that did so a second ago."""
+        recovering = frozenset(shard for shard, task in self.tasks.items() if task.state is TaskState.RECOVERING)
+        for shard in sorted(recovering & self._recovering):
+            with suppress(HauptbuchError):  # it is the recovery's to say
+                far = self.tasks[shard].catching_up()
+                if far is not None:
+                    self._observers[shard].catching_up(*far)
+        self._recovering = recovering
+
+    def _close_store(self, shard: ShardId) -> None:
+        self._stores.close_one(self._layout.shard(shard))
 
     def _open_store(self, shard: ShardId) -> StateStore:
         return self._stores.open_shard(self._layout.shard(shard), shard)
@@ -167,7 +212,7 @@ class Worker:
             task.revoke()
             del self.tasks[task.shard]
             self._retry_at_ms.pop(task.shard, None)
-            self._stores.close_one(self._layout.shard(task.shard))
+            self._close_store(task.shard)
             self._observers.pop(task.shard).gone()
 
 

@@ -21,6 +21,9 @@ class ShardObserver:
     def stands(self, cursor: ShardCursor) -> None:
         """Where the store stands, as recovery or leading begins."""
 
+    def catching_up(self, height: int, end: int) -> None:
+        """Once a second while recovery lasts: the store is at block `height`, the log ends at `end`."""
+
     def executing(self) -> None:
         """A block is about to be executed."""
 
@@ -38,3 +41,19 @@ class ShardObserver:
 
     def gone(self) -> None:
         """The shard is no longer this process's."""
+
+
+class CopyObserver:
+    """Told by the same thread of a warm copy; this one ignores it all. May neither raise nor wait."""
+
+    def catching_up(self, height: int, end: int) -> None:
+        """Once a second while the copy is behind: it is at block `height`, the log ended at `end`."""
+
+    def follows(self, height: int) -> None:
+        """The copy has all blocks that there are, up to `height`: told when it first has, and after each step since."""
+
+    def failed(self, error: HauptbuchError) -> None:
+        """The copy can't be kept, and is left as it is."""
+
+    def gone(self) -> None:
+        """It is no longer kept here: another worker does, or this one leads the shard."""

@@ -85,12 +85,15 @@ class Following:
     place: Place
     """Where its block stands on the log; height -1 before the first."""
 
-    def step(self) -> bool:
-        """Execute some blocks; whether there were any whose inputs are here. Raises `TaskDiverged`, `Retryable`."""
+    def step(self, enough: int = _RECORDS_A_STEP) -> bool:
+        """Execute blocks until `enough` input records; whether there were any whose inputs are here.
+
+        Raises `TaskDiverged`, `Retryable`.
+        """
         if not self._waiting:
             self._waiting.extend(self._reader.read(_BLOCKS_A_STEP))
         records = 0
-        while self._waiting and records < _RECORDS_A_STEP:
+        while self._waiting and records < enough:
             block = self._waiting[0]
             inputs = read_inputs(self._log, self.committed, block)
             if inputs is None:

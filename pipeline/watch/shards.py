@@ -18,6 +18,7 @@ from pipeline.ledger.cursor import ShardCursor
 from pipeline.ledger.engine import ExecutedBlock
 from pipeline.shards.life import TaskState
 from pipeline.shards.observer import ShardObserver
+from pipeline.watch.copies import percent
 from pipeline.watch.incidents import Incidents
 from pipeline.watch.names import family, histogram
 
@@ -79,6 +80,11 @@ class ShardWatch(ShardObserver):
     def stands(self, cursor: ShardCursor) -> None:
         """As the observer."""
         self.cursor = cursor
+
+    def catching_up(self, height: int, end: int) -> None:
+        """As the observer."""
+        far = percent(height, end)
+        self._log.info(f"shard {self.shard}: {self.state.value}, block {height} of {end}, {far} %", height=height)
 
     def executing(self) -> None:
         """As the observer."""

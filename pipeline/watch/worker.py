@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import Metric
 from pipeline.codec.types import ShardId
 from pipeline.ledger.chain import Chain
 from pipeline.shards.life import TaskState
+from pipeline.watch.copies import CopyWatch, collect_copies
 from pipeline.watch.names import family
 from pipeline.watch.process import ProcessWatch
 from pipeline.watch.shards import BlockTimes, ShardWatch, collect_shards
@@ -39,6 +40,19 @@ class _Watched(ShardWatch):
         del self._worker.shards[self.shard]
 
 
+class _WatchedCopy(CopyWatch):
+    """A copy that leaves the worker's watch when it goes."""
+
+    def __init__(self, shard: ShardId, worker: "WorkerWatch") -> None:
+        super().__init__(shard)
+        self._worker = worker
+
+    def gone(self) -> None:
+        """As the observer."""
+        super().gone()
+        del self._worker.copies[self.shard]
+
+
 class WorkerWatch(ProcessWatch):
     """`group` is set by whoever joins."""
 
@@ -47,6 +61,7 @@ class WorkerWatch(ProcessWatch):
         super().__init__(clock_s)
         self.times = BlockTimes(self.registry)
         self.shards: dict[ShardId, ShardWatch] = {}
+        self.copies: dict[ShardId, CopyWatch] = {}
         self.group: GroupPlace | None = None
         self._genesis_shards = chain.genesis.shards
         self.registry.register(self)
@@ -54,6 +69,11 @@ class WorkerWatch(ProcessWatch):
     def observe(self, shard: ShardId) -> ShardWatch:
         """Who is told what happens to a shard that has come."""
         watch = self.shards[shard] = _Watched(shard, self)
+        return watch
+
+    def observe_copy(self, shard: ShardId) -> CopyWatch:
+        """Who is told what happens to a copy that is kept from now on."""
+        watch = self.copies[shard] = _WatchedCopy(shard, self)
         return watch
 
     def obstacles(self) -> list[str]:
@@ -75,3 +95,4 @@ class WorkerWatch(ProcessWatch):
             yield family("hauptbuch_group_shards", [([], len(group.shards))])
             yield family("hauptbuch_rebalances_total", [([], group.rebalances)])
         yield from collect_shards(list(self.shards.values()))
+        yield from collect_copies(list(self.copies.values()))

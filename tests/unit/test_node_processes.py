@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.codec.topics import Topic
+from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import ShardId
-from pipeline.config import Config
+from pipeline.config import Config, ShardConfig
 from pipeline.crypto.port import SuiteId
 from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.errors import ConfigError, HauptbuchError, TaskFenced
@@ -16,6 +16,7 @@ from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Assurance
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.membership import Revoked
+from pipeline.log.port import Append
 from pipeline.node.bootstrap import create_topics, new_chain
 from pipeline.node.layout import NodeLayout
 from pipeline.node.node import wall_clock_ms
@@ -24,7 +25,7 @@ from pipeline.node.replica import Replica, ReplicaReader
 from pipeline.node.signing import SigningNode
 from pipeline.node.worker import Worker
 from pipeline.shards.life import TaskState
-from pipeline.shards.observer import ShardObserver
+from pipeline.shards.observer import CopyObserver, ShardObserver
 
 NEW = new_chain(
     STANDARD_SUITES,
@@ -50,6 +51,11 @@ class Deal:
         self.told: dict[ShardId, int] = {}
         self._next: tuple[frozenset[ShardId], bool] | None = None
         self.left = False
+        self.inherits: frozenset[ShardId] = frozenset()
+
+    def copies(self, count: int) -> frozenset[ShardId]:
+        assert count == 1
+        return self.inherits - self.shards
 
     def give(self, shards: frozenset[ShardId], *, lost: bool = False) -> None:
         self._next = shards, lost
@@ -82,14 +88,29 @@ class Bed:
         self.now_ms = wall_clock_ms()
         self.said: list[str] = []
 
-    def worker(self, name: str, shards: frozenset[ShardId]) -> tuple[Worker, Deal]:
+    def worker(
+        self,
+        name: str,
+        shards: frozenset[ShardId],
+        heard: list[str] | None = None,
+        config: Config | None = None,
+    ) -> tuple[Worker, Deal]:
         deals: list[Deal] = []
 
         def join(revoked: Revoked) -> Deal:
             deals.append(Deal(revoked))
             return deals[0]
 
-        worker = Worker(self.chain, Config(), self.root / name, self.log, join, observe=self.observe)
+        copies = [] if heard is None else heard
+        worker = Worker(
+            self.chain,
+            config or Config(),
+            self.root / name,
+            self.log,
+            join,
+            observe=self.observe,
+            observe_copy=lambda shard: Heard(shard, copies),
+        )
         deals[0].give(shards)
         return worker, deals[0]
 
@@ -219,3 +240,117 @@ def test_a_log_without_the_chain_is_refused_and_the_directory_released(tmp_path:
             Worker(NEW.chain, Config(), tmp_path, log, Deal)
         with pytest.raises(ConfigError, match="no topics of this chain"):
             SigningNode(NEW.chain, Config(), tmp_path, log, None, proposes=True)
+
+
+class Heard(CopyObserver):
+    """What was told of copies, by shard."""
+
+    def __init__(self, shard: ShardId, log: list[str]) -> None:
+        self._shard, self._log = shard, log
+
+    def catching_up(self, height: int, end: int) -> None:
+        self._log.append(f"{self._shard} at {height} of {end}")
+
+    def follows(self, height: int) -> None:
+        self._log.append(f"{self._shard} follows {height}")
+
+    def failed(self, error: HauptbuchError) -> None:
+        self._log.append(f"{self._shard} failed: {error}")
+
+    def gone(self) -> None:
+        self._log.append(f"{self._shard} gone")
+
+
+def test_a_standby_follows_and_its_open_store_becomes_the_leaders(bed: Bed) -> None:
+    heard: list[str] = []
+    one, first = bed.worker("one", BOTH)
+    two, second = bed.worker("two", frozenset(), heard)
+    second.inherits = BOTH | {ShardId(2)}  # 2 is idle
+    ends = [bed.log.end_offset(TopicPartition(Topic.BLOCKS, shard)) for shard in BOTH]
+    bed.drive(lambda: leads(one, 0, 1) and two.standbys.warm == BOTH, one, two)
+    bed.now_ms += bed.chain.genesis.heartbeat_ms
+    height = one.tasks[ShardId(0)].committed.height + 1
+    bed.drive(lambda: f"0 follows {height}" in heard, one, two)
+    assert not two.tasks
+    # The leader's second block is the last that was written: a standby writes nothing.
+    written = [bed.log.end_offset(TopicPartition(Topic.BLOCKS, shard)) for shard in BOTH]
+    assert written > ends
+    bed.now_ms += 50
+    two.step(bed.now_ms)
+    assert [bed.log.end_offset(TopicPartition(Topic.BLOCKS, shard)) for shard in BOTH] == written
+
+    kept = two.standbys._copies[ShardId(0)].store
+    committed = one.tasks[ShardId(0)].committed
+    first.give(frozenset({ShardId(1)}))
+    second.give(frozenset({ShardId(0)}))
+    one.step(bed.now_ms)
+    bed.drive(lambda: leads(two, 0), two)
+    task = two.tasks[ShardId(0)]
+    assert task.store is kept
+    assert task.committed == committed
+    assert "0 gone" in heard
+    assert two.standbys.warm == {ShardId(1)}
+
+    # After a revocation the shard is followed again.
+    first.inherits, second.inherits = frozenset(), BOTH
+    second.give(frozenset())
+    first.give(BOTH)
+    bed.drive(lambda: leads(one, 0, 1) and two.standbys.warm == BOTH, two, one)
+    second.inherits = frozenset()
+    two.step(bed.now_ms)
+    assert two.standbys.warm == frozenset()
+    assert heard[-2:] == ["0 gone", "1 gone"] or heard[-2:] == ["1 gone", "0 gone"]
+    for worker in (one, two):
+        worker.close()
+
+
+def test_a_copy_that_diverges_is_left_alone_and_harms_nobody(bed: Bed) -> None:
+    heard: list[str] = []
+    one, _ = bed.worker("one", BOTH)
+    bed.drive(lambda: leads(one, 0, 1) and one.tasks[ShardId(0)].committed.height >= 0, one)
+    one.close()
+    two, second = bed.worker("two", frozenset({ShardId(1)}), heard)
+    bed.log.append([Append(TopicPartition(Topic.BLOCKS, 0), None, b"no block")])
+    second.inherits = frozenset({ShardId(0)})
+    bed.drive(lambda: any("failed" in text for text in heard), two)
+    assert "undecodable" in heard[-1] or "written by workers only" in heard[-1]
+    for _ in range(50):
+        bed.now_ms += 100
+        two.step(bed.now_ms)
+    assert sum("failed" in text for text in heard) == 1
+    assert leads(two, 1)
+    second.give(frozenset({ShardId(0), ShardId(1)}))
+    bed.drive(lambda: two.tasks.get(ShardId(0)) is not None and two.tasks[ShardId(0)].state is TaskState.HALTED, two)
+    assert leads(two, 1)
+    two.close()
+
+
+def test_no_copies_are_kept_where_none_are_wanted(bed: Bed) -> None:
+    heard: list[str] = []
+    one, _ = bed.worker("one", BOTH)
+    config = Config(shard=ShardConfig(standby_copies=0))
+    two, second = bed.worker("two", frozenset(), heard, config)
+    second.inherits = BOTH
+    bed.drive(lambda: leads(one, 0, 1), one, two)
+    assert heard == []
+    assert not (bed.root / "two" / "shards").exists()
+    one.close()
+    two.close()
+
+
+def test_a_copy_that_is_far_behind_says_how_far(bed: Bed) -> None:
+    heard: list[str] = []
+    one, _ = bed.worker("one", BOTH)
+    for height in range(60):
+        bed.drive(lambda at=height: leads(one, 0, 1) and one.tasks[ShardId(0)].committed.height >= at, one)  # type: ignore[misc]
+        bed.now_ms += bed.chain.genesis.heartbeat_ms
+    two, second = bed.worker("two", frozenset(), heard)
+    second.inherits = frozenset({ShardId(0)})
+    for _ in range(50):
+        bed.now_ms += 600
+        two.step(bed.now_ms)
+    end = one.tasks[ShardId(0)].committed.height
+    assert [text for text in heard if text.startswith("0 at ") and text.endswith(f"of {end}")]
+    assert heard[-1] == f"0 follows {end}"
+    one.close()
+    two.close()

@@ -5,6 +5,7 @@ paused, since the log's own readers read them, from positions in block headers. 
 the probe and lag tools; nobody starts from it.
 """
 
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,8 +17,9 @@ from pipeline.codec.types import ShardId
 from pipeline.config import KafkaConfig
 from pipeline.errors import ConfigError
 from pipeline.log.kafka.faults import error_in, refusal
+from pipeline.log.kafka.roster import Roster
 from pipeline.log.kafka.settings import LOGGER, Settings, consumer_settings
-from pipeline.log.membership import Revoked
+from pipeline.log.membership import Members, Revoked, inherits
 
 SESSION_TIMEOUT_MS: Final = 6_000
 """A member that is silent for this long has lost its shards; the least that brokers allow by default."""
@@ -41,8 +43,11 @@ class ShardGroup:
         self._positions: dict[ShardId, int] = {}
         self._closed = False
         self.rebalances = 0
+        group = f"{prefix}-workers"
+        self._roster = Roster(config, group, self._topic)
+        self._inherits: tuple[Members, int, frozenset[ShardId]] = ({}, 0, frozenset())
         try:
-            self._consumer = Consumer(_settings(config, f"{prefix}-workers", session_timeout_ms))
+            self._consumer = Consumer(_settings(config, group, session_timeout_ms))
             self._consumer.subscribe(
                 [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
             )
@@ -56,6 +61,19 @@ class ShardGroup:
     def shards(self) -> frozenset[ShardId]:
         """The current assignment, idle partitions included."""
         return self._owned
+
+    def copies(self, count: int) -> frozenset[ShardId]:
+        """Shards of others of which this member is to keep a copy, where each has `count` of them. Waits for nobody.
+
+        As of when the coordinator was last asked, some seconds ago. Idle partitions are among them.
+        """
+        self._roster.look(time.monotonic())
+        members, counted, found = self._inherits
+        if members is not self._roster.members or counted != count:
+            members = self._roster.members
+            found = inherits(self._consumer.memberid() or "", members, count)
+            self._inherits = members, count, found
+        return found - self._owned
 
     def poll(self) -> None:
         """Let rebalances happen. Raises `ConfigError` where the cluster refuses this client."""
@@ -124,6 +142,7 @@ class ShardGroup:
 
     def _rebalanced(self, what: str, shards: frozenset[ShardId]) -> None:
         self.rebalances += 1
+        self._roster.soon(time.monotonic())
         LOGGER.info("group of workers: %s %s; now here: %s", what, sorted(shards), sorted(self._owned))
 
 
