@@ -11,8 +11,10 @@ from pipeline.log.port import Append, EventLog
 from pipeline.shards.progress import Idle, Progress
 from pipeline.sync.committer import Committer
 from pipeline.sync.ledger_follower import LedgerFollower, StoreFor, Validity
+from pipeline.sync.life import SyncState
+from pipeline.sync.observer import RoundObserver
 from pipeline.sync.round_book import CHECKPOINTS
-from pipeline.sync.round_task import RoundTask, SyncState
+from pipeline.sync.round_task import RoundTask
 from pipeline.sync.rounds import RoundPlan
 from pipeline.sync.settings import IDLE_MS, SyncConfig
 from pipeline.sync.signer import Signer, SignerGuard
@@ -32,9 +34,10 @@ class Attestor(RoundTask):
         config: SyncConfig | None = None,
         store_for: StoreFor | None = None,
         still_owner: Callable[[], bool] | None = None,
+        observer: RoundObserver | None = None,
     ) -> None:
         """`kv`: a directory of its own. A proposal of a higher assurance than `assurance` stays unsigned."""
-        super().__init__(still_owner)
+        super().__init__(still_owner, observer)
         self._chain = chain
         self._log = log
         self._kv = kv
@@ -54,7 +57,14 @@ class Attestor(RoundTask):
         self._committer = Committer(self._guard.recover())
         self._signed_round = -1
         return LedgerFollower(
-            self._chain, self._log, self._kv, self._assurance, self._verifier, self._config, self._store_for
+            self._chain,
+            self._log,
+            self._kv,
+            self._assurance,
+            self._verifier,
+            self._config,
+            self._store_for,
+            self._observer.checked,
         )
 
     def _drop(self) -> None:
@@ -69,7 +79,7 @@ class Attestor(RoundTask):
             return Idle(now_ms + IDLE_MS)
         assert self._guard is not None, "fenced before"
         self._guard.open_proposal(follower.ledger.round, follower.ledger.checkpoint_hash)
-        self.state = SyncState.RUNNING
+        self._move(SyncState.RUNNING)
         return Progress()
 
     def _run(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
@@ -82,6 +92,8 @@ class Attestor(RoundTask):
         if self._signing is None:
             worked = follower.poll(now_ms)
             self._signing = self._choose(follower, now_ms)
+            if self._signing is not None:
+                self._observer.begun()
         if self._signing is None:
             return Progress() if worked else Idle(now_ms + IDLE_MS)
         plan = self._signing
@@ -91,6 +103,7 @@ class Attestor(RoundTask):
 
         def done() -> None:
             self._signed_round = plan.round
+            self._observer.done(plan.round)
 
         self._signing = None
         committer.begin([Append(CHECKPOINTS, None, signature.to_record())], done)

@@ -9,7 +9,8 @@ from pipeline.codec.types import Hash32, ShardId
 from pipeline.errors import HauptbuchError, InvalidShard, StateSynchronizationFailed
 from pipeline.shards.progress import Idle, Progress
 from pipeline.sync.ledger_follower import LedgerFollower
-from pipeline.sync.round_task import RoundTask, SyncState
+from pipeline.sync.life import SyncState
+from pipeline.sync.round_task import RoundTask
 
 
 @dataclass(frozen=True, slots=True)

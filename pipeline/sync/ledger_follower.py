@@ -24,7 +24,7 @@ from pipeline.sync.execution import Executor
 from pipeline.sync.round_book import Candidate, RoundBook
 from pipeline.sync.rounds import RoundPlan, RoundTerms, Taken, plan_round, signed
 from pipeline.sync.settings import SyncConfig
-from pipeline.sync.shard_track import ShardTrack
+from pipeline.sync.shard_track import OnChecked, ShardTrack
 
 StoreFor = Callable[[int], StateStore]
 """Opens the attesting state store of a shard."""
@@ -62,8 +62,10 @@ class LedgerFollower:
         verifier: Verifier,
         config: SyncConfig,
         store_for: StoreFor | None,
+        checked: OnChecked,
     ) -> None:
-        """`kv` holds the signed ledger between runs; `store_for` is needed for EXECUTION.
+        """`kv` holds the signed ledger between runs; `store_for` is needed for EXECUTION. `checked` hears of
+        every block that holds.
 
         Raises `TaskDiverged` where what `kv` holds was not signed.
         """
@@ -73,6 +75,7 @@ class LedgerFollower:
         self._kv = kv
         self._config = config
         self._verifier = verifier
+        self._checked = checked
         self._store_for = store_for if assurance is Assurance.EXECUTION else None
         self.ledger, next_offset = kept.load(kv, chain)
         self.control = ControlFeed(chain, log, verifier)
@@ -98,7 +101,9 @@ class LedgerFollower:
         if self._store_for is not None:
             executor = Executor(self._chain, self._log, shard, self._store_for(shard), self._verifier)
         next_offset = self.ledger.shard(self._chain, shard).next_offset
-        return ShardTrack(self._chain, self._log, self.control, self._config, head, next_offset, executor)
+        return ShardTrack(
+            self._chain, self._log, self.control, self._config, head, next_offset, executor, self._checked
+        )
 
     @property
     def governance(self) -> ControlState | None:

@@ -9,7 +9,6 @@ FENCING ────────▶ RECOVERING ────────▶ RUNNI
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from enum import Enum
 from typing import Final
 
 from pipeline.errors import (
@@ -26,24 +25,16 @@ from pipeline.errors import (
 )
 from pipeline.shards.progress import Idle, Progress
 from pipeline.sync.ledger_follower import LedgerFollower
+from pipeline.sync.life import SyncState
+from pipeline.sync.observer import RoundObserver
 
 RETRY_MS: Final = 200
-
-
-class SyncState(Enum):
-    """Where a proposer or attestor stands."""
-
-    FENCING = "fencing"
-    RECOVERING = "recovering"
-    RUNNING = "running"
-    FENCED = "fenced"
-    HALTED = "halted"
 
 
 class RoundTask(ABC):
     """The life above; subclasses say what to do in it."""
 
-    def __init__(self, still_owner: Callable[[], bool] | None) -> None:
+    def __init__(self, still_owner: Callable[[], bool] | None, observer: RoundObserver | None = None) -> None:
         """`still_owner` is asked whenever this task is about to fence: a zombie must not fence the rightful owner.
 
         None: nobody can say. Then a fenced task ends, and an unknown outcome fences again, as a restart would.
@@ -51,6 +42,7 @@ class RoundTask(ABC):
         self.state = SyncState.FENCING
         self.error: HauptbuchError | None = None
         self._still_owner = still_owner
+        self._observer = observer or RoundObserver()
         self._retry_at_ms = 0
         self.follower: LedgerFollower | None = None
 
@@ -66,7 +58,7 @@ class RoundTask(ABC):
                     if self._still_owner is not None and not self._still_owner():
                         return self._end(TaskFenced("another process has this role now: this one ends"))
                     self.follower = self._fence()
-                    self.state = SyncState.RECOVERING
+                    self._move(SyncState.RECOVERING)
                     return Progress()
                 case SyncState.RECOVERING:
                     assert self.follower is not None, "recovering without a follower"
@@ -81,7 +73,7 @@ class RoundTask(ABC):
         """Stop: what is committed is on the log, the rest never happened. Idempotent."""
         self._drop()
         if self.state is not SyncState.HALTED:
-            self.state = SyncState.FENCED
+            self._move(SyncState.FENCED)
 
     def _handle(self, error: HauptbuchError, now_ms: int) -> Progress | Idle:
         match error:
@@ -91,21 +83,28 @@ class RoundTask(ABC):
                 return self._end(error)
             case Retryable() | TaskFenced() | TransactionAbortable() | OutcomeUnknown():
                 self._drop()
-                self.state, self._retry_at_ms = SyncState.FENCING, now_ms + RETRY_MS
+                self._retry_at_ms = now_ms + RETRY_MS
+                self._observer.setback(error)
+                self._move(SyncState.FENCING)
                 return Idle(self._retry_at_ms)
             case TaskDiverged() | VerificationFailed() | PoisonRecord() | ConfigError() | ShardingError():
                 self._drop()
-                self.state, self.error = SyncState.HALTED, error
+                self._move(SyncState.HALTED, error)
                 return Idle()
             case _:
                 self._drop()
-                self.state, self.error = SyncState.HALTED, error
+                self._move(SyncState.HALTED, error)
                 raise error
 
     def _end(self, error: TaskFenced) -> Idle:
         self._drop()
-        self.state, self.error = SyncState.FENCED, error
+        self._move(SyncState.FENCED, error)
         return Idle()
+
+    def _move(self, state: SyncState, error: HauptbuchError | None = None) -> None:
+        if state is not self.state:
+            self.state, self.error = state, error
+            self._observer.moved(state, error)
 
     @abstractmethod
     def _fence(self) -> LedgerFollower:

@@ -1,7 +1,7 @@
 """One shard as the synchronizer sees it: blocks read, checked, and waiting to be signed."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from pipeline.codec.topics import Topic, TopicPartition
@@ -17,6 +17,9 @@ from pipeline.sync.cut import CutBlock, CutShard
 from pipeline.sync.execution import Executor
 from pipeline.sync.headers import CheckedHead, HeaderChecker
 from pipeline.sync.settings import SyncConfig
+
+OnChecked = Callable[[BlockHeader, ShardCursor], None]
+"""Told of a block that holds, and of the shard after it."""
 
 _READ_AHEAD: Final = 64
 _CONTROL: Final = TopicPartition(Topic.CONTROL, 0)
@@ -44,6 +47,7 @@ class ShardTrack:
         signed: CheckedHead,
         next_offset: int,
         executor: Executor | None,
+        checked: OnChecked,
     ) -> None:
         """`signed`: the head to go on from; its block stands below `next_offset`. No executor: headers only."""
         cursor = signed.cursor
@@ -52,6 +56,7 @@ class ShardTrack:
         self._config = config
         self._checker = HeaderChecker(chain, cursor.shard)
         self._executor = executor
+        self._on_checked = checked
         self._reader = BlockReader(log, cursor.shard, cursor.height + 1, cursor.block_hash, start_offset=next_offset)
         self._head = signed
         self._signed = cursor
@@ -101,6 +106,7 @@ class ShardTrack:
         last_sent = {item.peer: item.sequence for item in header.channels_out}
         cut = CutBlock(tuple((item.peer, item.sequence) for item in header.channels_in), tuple(last_sent.items()))
         self.blocks.append(CheckedBlock(block.offset + 1, header, block.block_hash, head.cursor, cut))
+        self._on_checked(header, head.cursor)
         return True
 
     def _require_end(self, block: CommittedBlock, source: TopicPartition, next_offset: int) -> None:

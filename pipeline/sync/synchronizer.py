@@ -26,8 +26,10 @@ from pipeline.log.port import Append, EventLog, TopicPartition, TransactionalWri
 from pipeline.shards.progress import Idle, Progress
 from pipeline.sync.committer import Committer
 from pipeline.sync.ledger_follower import LedgerFollower, StoreFor, Validity
+from pipeline.sync.life import SyncState
+from pipeline.sync.observer import RoundObserver
 from pipeline.sync.round_book import CHECKPOINTS, Candidate
-from pipeline.sync.round_task import RoundTask, SyncState
+from pipeline.sync.round_task import RoundTask
 from pipeline.sync.rounds import RoundPlan, signed, state_root_appends
 from pipeline.sync.settings import IDLE_MS, SyncConfig
 from pipeline.sync.signer import Signer, SignerGuard
@@ -50,9 +52,10 @@ class Synchronizer(RoundTask):
         config: SyncConfig | None = None,
         store_for: StoreFor | None = None,
         still_owner: Callable[[], bool] | None = None,
+        observer: RoundObserver | None = None,
     ) -> None:
         """`kv`: the directory `sync/`. `store_for` opens the attesting state stores that EXECUTION needs."""
-        super().__init__(still_owner)
+        super().__init__(still_owner, observer)
         self._chain = chain
         self._log = log
         self._kv = kv
@@ -73,7 +76,14 @@ class Synchronizer(RoundTask):
     def _fence(self) -> LedgerFollower:
         self._committer = Committer(self._log.writer(proposer_writer(self._chain.chain_id)))
         follower = LedgerFollower(
-            self._chain, self._log, self._kv, self._assurance, self._verifier, self._config, self._store_for
+            self._chain,
+            self._log,
+            self._kv,
+            self._assurance,
+            self._verifier,
+            self._config,
+            self._store_for,
+            self._observer.checked,
         )
         if self._signer is not None:
             self._guard = SignerGuard(self._chain, self._log, self._kv, self._signer, self._verifier)
@@ -101,7 +111,7 @@ class Synchronizer(RoundTask):
         if self._guard is not None:
             self._guard.open_proposal(follower.ledger.round, follower.ledger.checkpoint_hash)
         self._published = self._proposed = follower.ledger.round
-        self.state = SyncState.RUNNING
+        self._move(SyncState.RUNNING)
         return Progress()
 
     def _run(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
@@ -154,6 +164,7 @@ class Synchronizer(RoundTask):
         def done() -> None:
             follower.adopt(plan, signatures)
             self._published, self._opened_ms = plan.round, None
+            self._observer.done(plan.round)
 
         appends = [
             Append(CHECKPOINTS, None, plan.proposal.to_record()),
@@ -210,6 +221,7 @@ class Synchronizer(RoundTask):
             return Idle(now_ms + IDLE_MS)
         if self._opened_ms is None:
             self._opened_ms = now_ms
+            self._observer.begun()
         closes_ms = self._opened_ms + self._config.round_linger_ms
         if now_ms < closes_ms:
             return Idle(closes_ms)
@@ -248,5 +260,6 @@ class Synchronizer(RoundTask):
 
         def done() -> None:
             self._published = published
+            self._observer.done(published)
 
         self._open_committer().begin([*state_root_appends(follower.ledger)], done)

@@ -27,7 +27,7 @@ from pipeline.shards.submission import Submission
 from pipeline.shards.task import ShardTask
 from pipeline.sync.control_feed import ControlFeed
 from pipeline.sync.facade import StateSynchronizer
-from pipeline.sync.round_task import SyncState
+from pipeline.sync.life import SyncState
 from pipeline.system.driver import Deadline, Driver, Patience
 from pipeline.system.results import SystemMetrics, SystemState, TransactionResult
 from pipeline.system.settlement import Settlement, Wait

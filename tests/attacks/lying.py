@@ -18,7 +18,7 @@ from pipeline.log.port import Append
 from pipeline.shards.life import TaskState
 from pipeline.shards.outputs import block_appends
 from pipeline.shards.task import ShardTask, SoleOwner, TaskConfig
-from pipeline.sync.round_task import SyncState
+from pipeline.sync.life import SyncState
 
 NAMES = [f"n{number}" for number in range(8)]
 LIAR = 0

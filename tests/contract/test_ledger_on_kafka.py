@@ -15,7 +15,7 @@ from pipeline.kv.memory import MemoryKeyValue
 from pipeline.ledger.checkpoints import Assurance
 from pipeline.log.kafka import KafkaLog
 from pipeline.shards.life import TaskState
-from pipeline.sync.round_task import SyncState
+from pipeline.sync.life import SyncState
 from pipeline.testing.suite import TEST_SUITES
 
 pytestmark = pytest.mark.kafka

@@ -8,8 +8,8 @@ from pipeline.kv.memory import MemoryKeyValue
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.shards.life import TaskState
 from pipeline.shards.progress import Idle
+from pipeline.sync.life import SyncState
 from pipeline.sync.round_book import CHECKPOINTS
-from pipeline.sync.round_task import SyncState
 
 
 class Unsettled(EmbeddedLog):

@@ -6,7 +6,7 @@ from sync_net import Net
 from pipeline.errors import InvalidShard, StateSynchronizationFailed
 from pipeline.shards.progress import Progress
 from pipeline.sync.facade import StateSynchronizer
-from pipeline.sync.round_task import SyncState
+from pipeline.sync.life import SyncState
 
 
 def test_monitor_follows_rounds_and_lag() -> None:

@@ -26,7 +26,7 @@ from pipeline.ledger.relay import EffectKind, RelayBundle, RelayGroup, channel_s
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.port import Append, Committed, TransactionalWriter
 from pipeline.shards.progress import Idle
-from pipeline.sync.round_task import SyncState
+from pipeline.sync.life import SyncState
 from pipeline.sync.settings import SyncConfig
 from pipeline.sync.signer import Signer, SignerGuard
 from pipeline.sync.synchronizer import Synchronizer

@@ -9,7 +9,7 @@ from pipeline.kv.memory import MemoryKeyValue
 from pipeline.log.port import Append
 from pipeline.shards.progress import Progress
 from pipeline.shards.recovery import last_signed_root
-from pipeline.sync.round_task import SyncState
+from pipeline.sync.life import SyncState
 from pipeline.testing.faulty_log import CommitFault, Failing
 
 Part = Callable[[Sequence[Append]], Sequence[Append]]

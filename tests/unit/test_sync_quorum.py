@@ -26,8 +26,8 @@ from pipeline.ledger.control import (
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.port import Append
 from pipeline.sync.attestor import Attestor
+from pipeline.sync.life import SyncState
 from pipeline.sync.round_book import RoundBook
-from pipeline.sync.round_task import SyncState
 from pipeline.sync.settings import SyncConfig
 from pipeline.sync.signer import Signer
 from pipeline.sync.synchronizer import Synchronizer

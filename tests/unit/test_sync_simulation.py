@@ -12,7 +12,8 @@ from pipeline.crypto.verifier import InlineVerifier
 from pipeline.kv.memory import MemoryKeyValue
 from pipeline.ledger.checkpoints import Assurance
 from pipeline.sync.attestor import Attestor
-from pipeline.sync.round_task import RoundTask, SyncState
+from pipeline.sync.life import SyncState
+from pipeline.sync.round_task import RoundTask
 from pipeline.sync.settings import SyncConfig
 from pipeline.sync.signer import Signer
 from pipeline.testing.suite import TEST_SUITES

@@ -15,7 +15,7 @@ from pipeline.crypto.verifier import InlineVerifier
 from pipeline.errors import Retryable
 from pipeline.ledger.checkpoints import Assurance, heads_root
 from pipeline.shards.progress import Idle, Progress
-from pipeline.sync.round_task import SyncState
+from pipeline.sync.life import SyncState
 from pipeline.sync.signer import Signer
 from pipeline.testing.suite import TEST_SUITES
 
