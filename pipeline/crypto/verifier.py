@@ -55,10 +55,11 @@ class _Memo:
     large.
     """
 
-    __slots__ = ("_limit", "_old", "_size", "_young")
+    __slots__ = ("_limit", "_old", "_size", "_young", "count")
 
     def __init__(self, max_bytes: int) -> None:
         self._limit = max_bytes // 2
+        self.count = 0
         self._old: dict[VerifyJob, bool] = {}
         self._young: dict[VerifyJob, bool] = {}
         self._size = 0
@@ -73,6 +74,7 @@ class _Memo:
             self._old, self._young = self._young, {}
             self._size = 0
         self._young[job] = answer
+        self.count += 1
 
 
 class InlineVerifier:
@@ -82,6 +84,11 @@ class InlineVerifier:
         """`max_memo_bytes` bounds what is remembered."""
         self._suites = suites
         self._memo = _Memo(max_memo_bytes)
+
+    @property
+    def verified(self) -> int:
+        """How many signatures were checked, each counted once."""
+        return self._memo.count
 
     def prefetch(self, jobs: Sequence[VerifyJob]) -> None:
         """Nothing: there is no other thread to do it, and `verify` would do the same work."""
