@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from pipeline.codec.topics import TopicPartition
 from pipeline.errors import (
+    ConfigError,
     Fatal,
     HauptbuchError,
     OutcomeUnknown,
@@ -24,7 +25,7 @@ from pipeline.errors import (
     TaskFenced,
     TransactionAbortable,
 )
-from pipeline.log.kafka.faults import error_in, plain_errors, write_fault
+from pipeline.log.kafka.faults import error_in, plain_errors, refusal, write_fault
 from pipeline.log.kafka.settings import LOGGER, TRANSACTION_TIMEOUT_MS, Settings
 from pipeline.log.port import Append, Committed
 
@@ -136,7 +137,7 @@ class KafkaWriter:
 
     def _commit(self, appends: Sequence[Append]) -> Committed:
         deadline = time.monotonic() + COMMIT_S
-        offsets: list[int | None] = [None] * len(appends)
+        offsets: list[int | ConfigError | None] = [None] * len(appends)
         committing = False
         try:
             with plain_errors():
@@ -145,7 +146,7 @@ class KafkaWriter:
                 # then be a header without the rest. A recovering leader mends that; it could not mend the contrary.
                 self._produce(appends[:1], 0, offsets)
                 self._flush(deadline)
-                if offsets[0] is not None:
+                if isinstance(offsets[0], int):
                     self._produce(appends[1:], 1, offsets)
                 committing = True
                 self._end(deadline)
@@ -154,11 +155,14 @@ class KafkaWriter:
             if error.txn_requires_abort():
                 with contextlib.suppress(KafkaException):  # else the next fence aborts it
                     self._producer.abort_transaction(_ABORT_S)
-            raise write_fault(error, self._id, committing=committing) from None
-        assert None not in offsets, "committed, so every record was delivered"
-        return Committed(tuple(offsets))
+            # The end of a transaction says only that a record was not taken; the record, that it may never be.
+            refused = next((item for item in offsets if isinstance(item, ConfigError)), None)
+            raise refused or write_fault(error, self._id, committing=committing) from None
+        taken = tuple(item for item in offsets if isinstance(item, int))
+        assert len(taken) == len(offsets), "committed, so every record was delivered"
+        return Committed(taken)
 
-    def _produce(self, appends: Sequence[Append], first: int, offsets: list[int | None]) -> None:
+    def _produce(self, appends: Sequence[Append], first: int, offsets: list[int | ConfigError | None]) -> None:
         produce, name_of = self._producer.produce, self._name_of
         for index, (target, key, value) in enumerate(appends, first):
             produce(name_of(target), value, key, target.partition, on_delivery=partial(_delivered, offsets, index))
@@ -185,9 +189,8 @@ class KafkaWriter:
             time.sleep(_PAUSE_S)
 
 
-def _delivered(offsets: list[int | None], index: int, error: KafkaError | None, message: Message) -> None:
-    if error is None:
-        offsets[index] = message.offset()
+def _delivered(offsets: list[int | ConfigError | None], index: int, error: KafkaError | None, message: Message) -> None:
+    offsets[index] = message.offset() if error is None else refusal(error, message.topic() or "")
 
 
 def _open(producer: Producer, writer_id: str) -> None:
