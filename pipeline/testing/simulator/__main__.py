@@ -1,33 +1,89 @@
-"""Replay seeds: `python -m pipeline.testing.simulator [--trace] SEED...`."""
+"""Replay seeds, shorten one that fails, or run many: `python -m pipeline.testing.simulator SEED... [--trace]`."""
 
 import argparse
 import sys
 
-from pipeline.testing.simulator import SimulationFailed, simulate
+from pipeline.errors import ConfigError
+from pipeline.testing.simulator import Report, SimulationFailed
+from pipeline.testing.simulator.campaign import Totals, run_seeds
+from pipeline.testing.simulator.plan import Plan, draw_plan, kept_text, read_kept
+from pipeline.testing.simulator.run import run_plan
+from pipeline.testing.simulator.shrink import shrink
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 where every seed held, else 1."""
+    """0 where every seed held, 1 where one failed, 2 for wrong arguments."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.testing.simulator", description=__doc__)
-    parser.add_argument("seeds", metavar="SEED", type=int, nargs="+")
+    parser.add_argument("seeds", metavar="SEED", type=int, nargs="*")
     parser.add_argument("--trace", action="store_true", help="print all that happened")
+    parser.add_argument("--keep", metavar="LIST", help="only these decisions of the seed, as --shrink prints them")
+    parser.add_argument("--shrink", metavar="SEED", type=int, help="shorten the run of a seed that fails")
+    parser.add_argument("--count", type=int, help="run so many seeds and report on all of them")
+    parser.add_argument("--from", dest="first", type=int, default=0, metavar="SEED", help="where --count begins")
+    parser.add_argument("--jobs", type=int, default=1, help="processes for --count")
     options = parser.parse_args(arguments)
-    failed = 0
-    for seed in options.seeds:
-        try:
-            report = simulate(seed)
-        except SimulationFailed as failure:
-            failed += 1
-            print("\n".join(failure.trace) if options.trace else failure)
-            print(f"seed {seed} failed: {failure.what}", file=sys.stderr)
-            continue
-        if options.trace:
-            print("\n".join(report.trace))
+    if options.shrink is not None:
+        return _shrink(options.shrink)
+    if options.count is not None:
+        totals = run_seeds(options.first, options.count, max(1, options.jobs), _tell)
+        print("\n".join(totals.render()))
+        return 1 if totals.failures else 0
+    if not options.seeds:
+        parser.error("give a SEED, --shrink SEED or --count N")
+    try:
+        kept = None if options.keep is None else read_kept(options.keep)
+    except ConfigError as error:
+        parser.error(str(error))
+    plans = [draw_plan(seed) for seed in options.seeds]
+    outcomes = [_replay(plan if kept is None else plan.only(kept), trace=options.trace) for plan in plans]
+    return 0 if all(outcomes) else 1
+
+
+def _tell(totals: Totals) -> None:
+    if totals.simulations % 500 < 20:
         print(
-            f"seed {seed}: {report.shards} shards, {report.records} records, {report.blocks} blocks, "
-            f"{report.rounds} rounds; {report.events}; {report.digest[:16]}"
+            f"{totals.simulations} simulations, {len(totals.failures)} failed, {totals.wall_s:.0f} s", file=sys.stderr
         )
-    return 1 if failed else 0
+
+
+def _replay(plan: Plan, *, trace: bool) -> bool:
+    """Whether it held."""
+    outcome = _outcome(plan)
+    if isinstance(outcome, SimulationFailed):
+        print("\n".join(outcome.trace) if trace else outcome)
+        print(f"seed {plan.seed} failed: {outcome.what}", file=sys.stderr)
+        return False
+    if trace:
+        print("\n".join(outcome.trace))
+    print(
+        f"seed {plan.seed}: {outcome.shards} shards, {outcome.records} records, {outcome.blocks} blocks, "
+        f"{outcome.rounds} rounds; {outcome.events}; {outcome.digest[:16]}"
+    )
+    return True
+
+
+def _outcome(plan: Plan) -> Report | SimulationFailed:
+    try:
+        return run_plan(plan)
+    except SimulationFailed as failure:
+        return failure
+
+
+def _shrink(seed: int) -> int:
+    plan = draw_plan(seed)
+    outcome = _outcome(plan)
+    if isinstance(outcome, Report):
+        print(f"seed {seed} holds: there is nothing to shorten")
+        return 0
+    short = shrink(plan, outcome)
+    left, faulty = len(short.plan.decisions), sum(short.plan.kept.values())
+    print("\n".join(short.failure.trace))
+    print(f"seed {seed} failed: {short.failure.what}", file=sys.stderr)
+    print(
+        f"{left} of {len(plan.decisions)} decisions, {faulty} with faults, after {short.runs} runs:\n"
+        f"python -m pipeline.testing.simulator {seed} --trace --keep '{kept_text(short.plan.kept)}'"
+    )
+    return 1
 
 
 if __name__ == "__main__":

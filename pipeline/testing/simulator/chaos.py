@@ -12,12 +12,15 @@ from pipeline.testing.faulty_log import CommitFault, Failing
 class Chaos:
     """Chances of one commit to fail and of a store to be armed with a crash at one of its writes.
 
-    `weights`: how often the scheduler chooses each action.
+    `attestors`: how many sign at first, `threshold` of whom it takes; 0: the proposer signs alone. `weights`: how often
+    the scheduler chooses each action.
     """
 
     shards: int
     workers: int
     transactions: int
+    attestors: int
+    threshold: int
     idle_tasks: bool
     executes_again: bool
     commit_fails: float
@@ -33,23 +36,33 @@ class Chaos:
         def sometimes(weight: int) -> int:
             return wild * weight if random.random() < 0.6 else 0
 
+        attestors, threshold = random.choice(((0, 1), (0, 1), (0, 1), (1, 1), (2, 1), (2, 2), (3, 2)))
         weights = {
-            "step": 100,
+            "step": 100 + 20 * attestors,
             "publish": random.choice((15, 25, 60)),
             "lie": random.choice((0, 4, 12)),
-            "govern": random.choice((0, 1)),
+            "lie about signatures": random.choice((0, 0, 4)),
+            "lie about control": random.choice((0, 0, 1)),
+            "forge": random.choice((0, 0, 1)),
+            "govern": random.choice((0, 1, 2)),
+            "subscribe": 3,
             "tick": random.choice((5, 20, 60)),
             "crash worker": sometimes(1),
             "lose store": sometimes(1),
             "take over": sometimes(2),
-            "crash synchronizer": sometimes(1),
-            "replace synchronizer": sometimes(1),
+            "crash signer": sometimes(1),
+            "replace signer": sometimes(1),
+            "lose signer's disk": sometimes(1),
+            "away": sometimes(2 if attestors else 0),
+            "back": 2 if attestors else 0,
             "power cut": sometimes(1),
         }
         return cls(
             shards=random.randint(1, 4),
             workers=random.randint(1, 3),
             transactions=random.randint(10, 60),
+            attestors=attestors,
+            threshold=threshold,
             idle_tasks=random.random() < 0.5,
             executes_again=random.random() < 0.3,
             commit_fails=random.choice((0.0, 0.05, 0.1, 0.25)) if wild else 0.0,

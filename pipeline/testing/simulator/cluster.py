@@ -8,6 +8,7 @@ from pipeline.codec.types import ShardId
 from pipeline.crypto.port import PrivateKey
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.ledger.chain import Chain
+from pipeline.ledger.checkpoints import Assurance
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.port import Append
 from pipeline.node.bootstrap import create_topics
@@ -15,12 +16,13 @@ from pipeline.shards.life import TaskState
 from pipeline.shards.progress import Idle, Progress
 from pipeline.shards.recovery import last_signed_root
 from pipeline.shards.task import ShardTask
+from pipeline.sync.ledger_follower import LedgerFollower
 from pipeline.testing.faulty_kv import SimulatedCrash
 from pipeline.testing.faulty_log import Failing, FaultyLog
 from pipeline.testing.simulator.chaos import Chaos, draw_failing
 from pipeline.testing.simulator.drives import Drive
 from pipeline.testing.simulator.report import Trace
-from pipeline.testing.simulator.syncs import Syncs
+from pipeline.testing.simulator.seats import Seat, SignerStarts
 from pipeline.testing.simulator.worker import Worker
 from pipeline.testing.suite import TEST_SUITES
 
@@ -29,38 +31,45 @@ _SETTLE_MS = 5_000
 
 
 class Cluster:
-    """Everything but the producers. `now_ms` is the one clock, from which workers differ a little."""
+    """Everything but the producers. `now_ms` is the one clock, from which workers differ a little.
 
-    def __init__(self, chain: Chain, signer: PrivateKey, chaos: Chaos, random: Random, trace: Trace, now_ms: int):
-        """All processes started, none stepped."""
+    `calm`: nothing new goes wrong; what is armed already still may. `lied_about_rounds`: somebody published proposals
+    or signatures that are not the proposer's or an attestor's, and the audit will say so.
+    """
+
+    def __init__(
+        self, chain: Chain, keys: Sequence[PrivateKey], chaos: Chaos, random: Random, trace: Trace, now_ms: int
+    ):
+        """All processes started, none stepped. `keys`: of all who ever attest; the proposer's own if it signs alone."""
         self.chain, self.chaos, self.now_ms = chain, chaos, now_ms
         self._random, self._trace = random, trace
-        self._calm = False
+        self.calm = False
+        self.lied_about_rounds = False
         self._log_drive = Drive(random)
         self.log = self._open_log()
         create_topics(self.log, chain)
         verifier = InlineVerifier(TEST_SUITES)
         self.owners: dict[int, str] = {}
         self.workers = [
-            Worker(name, chain, lambda: self.log, verifier, self.owners, random, trace, chaos.store_crashes)
+            Worker(name, chain, lambda: self.log, verifier, self.owners, random, trace, self._store_crashes)
             for name in "abc"[: chaos.workers]
         ]
         for shard in range(chain.genesis.partitions if chaos.idle_tasks else chain.genesis.shards):
             self._give(shard, random.choice(self.workers))
-        self.syncs = Syncs(
-            chain,
-            lambda: self.log,
-            verifier,
-            signer,
-            random,
-            chaos.store_crashes,
-            executes_again=chaos.executes_again,
-        )
+        self.assurance = Assurance.EXECUTION if chaos.executes_again else Assurance.HEADERS
+        starts = SignerStarts(chain, lambda: self.log, verifier, random, self.assurance)
+        seats = {"proposer": starts.proposer(None if chaos.attestors else keys[0])}
+        if chaos.attestors:
+            seats |= {f"attestor {number}": starts.attestor(key) for number, key in enumerate(keys)}
+        self.seats = [Seat(name, start, random, trace, self._store_crashes) for name, start in seats.items()]
+
+    def _store_crashes(self) -> float:
+        return 0.0 if self.calm else self.chaos.store_crashes
 
     def _open_log(self) -> FaultyLog:
         """Armed with a crash by chance, a few times; never while topics are made or once it is calm."""
         cuts = self._trace.events["power cut"]
-        chance = 0.0 if self._calm or not 0 < cuts < 4 else self.chaos.log_crashes
+        chance = 0.0 if self.calm or not 0 < cuts < 4 else self.chaos.log_crashes
         while True:
             try:
                 return FaultyLog(EmbeddedLog(self._log_drive.open(chance)), self._choose)
@@ -68,7 +77,7 @@ class Cluster:
                 self._log_drive.crash()
 
     def _choose(self, writer_id: str, appends: Sequence[Append]) -> Failing | None:  # noqa: ARG002 - any of them
-        if self._calm or self._random.random() >= self.chaos.commit_fails:
+        if self.calm or self._random.random() >= self.chaos.commit_fails:
             return None
         failing = draw_failing(self._random)
         self._trace.event(f"commit {failing.fault.value}", writer_id.split("-", 1)[1][:12])
@@ -85,6 +94,11 @@ class Cluster:
     def active_shards(self) -> int:
         """As the furthest shard knows."""
         return max(self.task(shard).committed.control.active_shards for shard in self.owners)
+
+    @property
+    def proposer(self) -> LedgerFollower | None:
+        """What the proposer knows; None while it fences."""
+        return self.seats[0].owner.follower
 
     # What may happen
 
@@ -103,12 +117,8 @@ class Cluster:
                     self._crash(worker, wiped=self._random.choice([*worker.tasks, None]))
                 case "take over":
                     self._take_over()
-                case "crash synchronizer":
-                    self._trace.event("crash", "synchronizer")
-                    self.syncs.crash(self.syncs.any_number())
-                case "replace synchronizer":
-                    self._trace.event("replaced", "synchronizer")
-                    self.syncs.replace()
+                case "crash signer" | "replace signer" | "lose signer's disk" | "away" | "back":
+                    self._harm_seat(self._random.choice(self.seats), action)
                 case "power cut":
                     self._power_cut()
                 case _:
@@ -135,10 +145,11 @@ class Cluster:
 
     def _step_something(self) -> None:
         running = [(worker, shard) for worker in self.workers for shard in worker.tasks]
-        choice = self._random.randrange(len(running) + 1)
+        choice = self._random.randrange(len(running) + len(self.seats))
         for _ in range(self._random.randint(1, 5)):
-            if choice == len(running):
-                answer = self._step_sync(self.syncs.any_number())
+            if choice >= len(running):
+                seat = self.seats[choice - len(running)]
+                answer = self._step_seat(seat, seat.any_number())
             else:
                 answer = self._step_worker(*running[choice])
             if answer is None or isinstance(answer, Idle):
@@ -159,15 +170,32 @@ class Cluster:
         self._open_created()
         return answer
 
-    def _step_sync(self, number: int) -> Progress | Idle | None:
+    def _step_seat(self, seat: Seat, number: int) -> Progress | Idle | None:
         try:
-            return self.syncs.step(self.now_ms, number)
+            return seat.step(self.now_ms, number)
         except SimulatedCrash:
             if self._log_is_down():
                 raise
-            self._trace.event("disk crash", "synchronizer")
-            self.syncs.crash(number)
+            self._trace.event("disk crash", seat.name)
+            seat.crash(number)
             return None
+
+    def _harm_seat(self, seat: Seat, action: str) -> None:
+        match action:
+            case "replace signer":
+                self._trace.event("replaced", seat.name)
+                seat.replace()
+            case "lose signer's disk":
+                self._trace.event("lost memory", seat.name)
+                seat.crash(wiped=True)
+            case "away" | "back":
+                leaves = action == "away"
+                if leaves is not seat.is_away and seat is not self.seats[0]:
+                    self._trace.event(action, seat.name)
+                    seat.is_away = leaves
+            case _:
+                self._trace.event("crash", seat.name)
+                seat.crash(seat.any_number())
 
     def _log_is_down(self) -> bool:
         try:
@@ -187,8 +215,9 @@ class Cluster:
         try:
             for worker in self.workers:
                 worker.crash()
-            for number in range(self.syncs.count):
-                self.syncs.crash(number)
+            for seat in self.seats:
+                for number in range(seat.count):
+                    seat.crash(number)
         except SimulatedCrash:
             self._power_cut()
 
@@ -216,10 +245,9 @@ class Cluster:
 
     def settle(self) -> None:
         """Nothing fails any more: run until all is executed and signed. Asserts that it comes to that."""
-        self._calm = True
-        for worker in self.workers:
-            worker.crash_chance = 0.0
-        self.syncs.crash_chance = 0.0
+        self.calm = True
+        for seat in self.seats:
+            seat.is_away = False
         self._power_cut()  # what is armed would still fire
         self._trace.note("calm from here on")
         quiet_since_ms = self.now_ms
@@ -227,7 +255,7 @@ class Cluster:
             for shard in self.owners:
                 self.task(shard).assign()
             answers = [worker.step(shard, self.now_ms) for worker in self.workers for shard in list(worker.tasks)]
-            answers.append(self.syncs.step(self.now_ms))
+            answers += [seat.step(self.now_ms) for seat in self.seats]
             self._open_created()
             if any(isinstance(answer, Progress) for answer in answers):
                 quiet_since_ms = self.now_ms

@@ -1,6 +1,7 @@
 """What the ledger says came of everything: headers and receipts as the log holds them, repeats compared."""
 
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
+from pipeline.codec.types import BlockHash
 from pipeline.ledger.blocks import BlockHeader
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.receipts import Receipt, ReceiptChunk, decode_receipt
@@ -27,13 +28,17 @@ class Outcomes:
     def __init__(self, chain: Chain, log: EventLog) -> None:
         """Reads the log. Asserts that what stands there twice is the same bytes."""
         self.headers: list[list[BlockHeader]] = []
+        self.hashes: list[list[BlockHash]] = []
         self._chunks: dict[tuple[int, int], dict[int, ReceiptChunk]] = {}
         for shard in range(chain.genesis.partitions):
             reader = BlockReader(log, shard, 0, chain.chain_id)
             headers: list[BlockHeader] = []
+            hashes: list[BlockHash] = []
             while blocks := reader.read(_PAGE):
                 headers += [block.header for block in blocks]
+                hashes += [block.block_hash for block in blocks]
             self.headers.append(headers)
+            self.hashes.append(hashes)
             for record in all_records(log, TopicPartition(Topic.RECEIPTS, shard)):
                 chunk = ReceiptChunk.from_record(record.value)
                 of_block = self._chunks.setdefault((shard, chunk.height), {})

@@ -1,5 +1,6 @@
 """What a simulation tells: figures of a run that held, a readable trace of one that did not."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,6 +15,8 @@ class Trace:
     lines: list[str] = field(default_factory=list)
     events: Counter[str] = field(default_factory=Counter)
     now_ms: int = 0
+    decided: int = -1
+    """Number of the last decision that was carried out whole."""
 
     def event(self, kind: str, what: str = "") -> None:
         """Something of a kind that is counted."""
@@ -46,10 +49,18 @@ class SimulationFailed(AssertionError):  # noqa: N818 - says what became of the 
         """`what` in one line."""
         self.seed = seed
         self.what = what
+        self.decided = trace.decided
         self.trace = tuple(trace.lines)
         shown = "\n".join(trace.lines[-_TRACE_SHOWN:])
         left = len(trace.lines) - _TRACE_SHOWN
         above = f"... {left} lines before\n" if left > 0 else ""
+        command = "python -m pipeline.testing.simulator"
         super().__init__(
-            f"seed {seed}: {what}\n{above}{shown}\nreplay: python -m pipeline.testing.simulator --trace {seed}"
+            f"seed {seed}: {what}\n{above}{shown}\nreplay: {command} --trace {seed}\nshorten: {command} --shrink {seed}"
         )
+
+    @property
+    def kind(self) -> str:
+        """What failed without its numbers: the same for the same failure in a shorter run."""
+        words = re.split(r"[\[({]", self.what)[0]
+        return re.sub(r"\b[0-9a-f]*[0-9][0-9a-f]*\b", "#", words).strip()

@@ -30,13 +30,13 @@ class Worker:
         owners: dict[int, str],
         random: Random,
         trace: Trace,
-        crash_chance: float,
+        crash_chance: Callable[[], float],
     ) -> None:
         """Without tasks."""
         self.name = name
         self.tasks: dict[int, ShardTask] = {}
         self.skew_ms = random.randint(-500, 500)
-        self.crash_chance = crash_chance
+        self._crash_chance = crash_chance
         self._chain, self._open_log, self._verifier = chain, open_log, verifier
         self._owners, self._random, self._trace = owners, random, trace
         self._drives: dict[int, Drive] = {}
@@ -58,7 +58,7 @@ class Worker:
         store = None
         while store is None:
             try:
-                kv = drive.open(self.crash_chance)
+                kv = drive.open(self._crash_chance())
                 store = StateStore(kv, ShardId(shard), self._chain.shard_map.slots_of(shard), 1 << 20)
             except SimulatedCrash:
                 drive.crash()
@@ -68,7 +68,10 @@ class Worker:
     def step(self, shard: int, now_ms: int) -> Progress | Idle:
         """One step of one task; tells what changed. Raises `SimulatedCrash` where it died of it."""
         task = self.tasks[shard]
+        before = task.state
         answer = task.step(now_ms + self.skew_ms)
+        fenced = before is TaskState.FENCING and task.state is TaskState.RECOVERING
+        assert not fenced or self.owns(task.shard), f"shard {shard}: {self.name} fenced the worker that owns it"
         seen = task.state, task.committed.height
         if self._seen.get(shard) != seen:
             self._seen[shard] = seen
