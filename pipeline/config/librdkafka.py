@@ -55,6 +55,9 @@ REFUSED: Final[Mapping[str, str]] = {
     "group.remote.assignor": _GROUP,
     "partition.assignment.strategy": _GROUP,
     "partitioner": _SLOTS,
+    "enable.ssl.certificate.verification": (
+        "whoever is on the way could be the brokers; set kafka.security.ca_location to their authority"
+    ),
     "allow.auto.create.topics": "topics are made with the partitions that genesis fixes",
     "test.mock.num.brokers": "the mock cluster neither isolates nor fences transactions",
     "bootstrap.servers": "set kafka.bootstrap",

@@ -42,6 +42,14 @@ DEFAULT_CONFIG: Final = """\
 _ON_KAFKA: Final = """
 [kafka]
 bootstrap = "{}"
+
+# Who this directory's commands are for the brokers; give this file mode 0600 if it holds a password.
+# [kafka.security]
+# protocol = "SASL_SSL"
+# mechanism = "SCRAM-SHA-512"
+# username = ""
+# password = ""             # or HAUPTBUCH_KAFKA__SECURITY__PASSWORD
+# ca_location = ""          # PEM file of the authority that signed the brokers' certificates
 """
 
 

@@ -123,6 +123,8 @@ def test_a_packed_payment_file_takes_bounded_memory(tmp_path: Path) -> None:
         "[kafka.librdkafka]\n'enable.idempotence' = false\n",
         "[kafka.librdkafka]\n'isolation.level' = 'read_uncommitted'\n",
         "[kafka.librdkafka]\n'auto.offset.reset' = 'latest'\n",
+        "[kafka.librdkafka]\n'enable.ssl.certificate.verification' = false\n",
+        "[kafka.security]\nusername = 'worker'\npassword = 'told to nobody under PLAINTEXT'\n",
         "[store]\ndurability = 'none'\n",
         "x = " + "[" * 5000,
     ],
