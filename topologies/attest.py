@@ -8,13 +8,17 @@ from pipeline.crypto.port import PrivateKey
 from pipeline.ledger.chain import Chain
 from pipeline.node.places import chain_log
 from pipeline.node.signing import SigningNode
+from pipeline.watch.rounds import RoundWatch
 
 
-def run_attestor(chain: Chain, config: Config, data: Path, key: PrivateKey, is_done: Callable[[], bool]) -> None:
+def run_attestor(
+    chain: Chain, config: Config, data: Path, key: PrivateKey, watch: RoundWatch, is_done: Callable[[], bool]
+) -> None:
     """Be an attestor until `is_done`. Raises as `SigningNode`."""
     with chain_log(chain, config) as log:
-        node = SigningNode(chain, config, data, log, key, proposes=False)
+        node = SigningNode(chain, config, data, log, key, proposes=False, observer=watch)
+        watch.task, watch.verified = node.task, node.signatures_verified
         try:
-            node.run(is_done)
+            node.run(watch.watching(is_done))
         finally:
             node.close()

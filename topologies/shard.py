@@ -45,6 +45,7 @@ def run_worker(
             observe=watch.observe,
             observe_copy=watch.observe_copy,
         )
+        watch.verified = worker.signatures_verified
         try:
             worker.run(watch.watching(is_done))
         finally:

@@ -8,15 +8,17 @@ from pipeline.crypto.port import PrivateKey
 from pipeline.ledger.chain import Chain
 from pipeline.node.places import chain_log
 from pipeline.node.signing import SigningNode
+from pipeline.watch.rounds import RoundWatch
 
 
 def run_synchronizer(
-    chain: Chain, config: Config, data: Path, key: PrivateKey | None, is_done: Callable[[], bool]
+    chain: Chain, config: Config, data: Path, key: PrivateKey | None, watch: RoundWatch, is_done: Callable[[], bool]
 ) -> None:
     """Be the synchronizer until `is_done`; with `key` the signer too, where one suffices. Raises as `SigningNode`."""
     with chain_log(chain, config) as log:
-        node = SigningNode(chain, config, data, log, key, proposes=True)
+        node = SigningNode(chain, config, data, log, key, proposes=True, observer=watch)
+        watch.task, watch.verified = node.task, node.signatures_verified
         try:
-            node.run(is_done)
+            node.run(watch.watching(is_done))
         finally:
             node.close()

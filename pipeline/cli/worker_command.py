@@ -4,10 +4,11 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.processes import Bootstrap, Data, GenesisFile, Level, LogAs, read_chain
+from pipeline.cli.processes import Bootstrap, Data, GenesisFile, Http, Level, LogAs, logging_as, read_chain, shown
 from pipeline.cli.surroundings import AcceptTime, settings, until_stopped
 from pipeline.errors import ConfigError
-from pipeline.watch.logs import LogFormat, LogLevel, set_up_logs
+from pipeline.watch.logs import LogFormat, LogLevel
+from pipeline.watch.server import HttpAddress
 from pipeline.watch.worker import WorkerWatch
 from topologies.shard import run_worker, run_workers
 
@@ -20,19 +21,33 @@ def run(
     accept_time: AcceptTime = False,
     log: LogAs = LogFormat.CONSOLE,
     log_level: Level = LogLevel.INFO,
+    http: Http = "",
 ) -> None:
     """Process the shards that the group of workers assigns to this process, until SIGINT or SIGTERM.
 
-    State stores in DIR are views of the log: a fresh directory restores itself.
+    State stores in DIR are views of the log: a fresh directory restores itself. With --workers each process serves HTTP
+    at the port after that of the one before it.
     """
     if not 1 <= workers <= 64:
         raise ConfigError(f"--workers must be 1 to 64, not {workers}")
-    set_up_logs(log, log_level)
-    chain, config = read_chain(genesis), settings(None, kafka)
-    with until_stopped() as is_done:
+    with logging_as(log, log_level), until_stopped() as is_done:
         if workers == 1:
-            run_worker(chain, config, data, WorkerWatch(chain), is_done, accept_time=accept_time)
+            chain, config = read_chain(genesis), settings(None, kafka)
+            watch = WorkerWatch(chain)
+            with shown(watch, http, chain, config):
+                run_worker(chain, config, data, watch, is_done, accept_time=accept_time)
             return
         options = ["worker", "--kafka", kafka, "--genesis", str(genesis), *(["--accept-time"] if accept_time else [])]
         options += ["--log", log.value, "--log-level", log_level.value]
-        run_workers([[*options, "--data", str(data / f"worker-{number}")] for number in range(workers)], is_done)
+        run_workers(
+            [[*options, "--data", str(data / f"worker-{number}"), *_http(http, number)] for number in range(workers)],
+            is_done,
+        )
+
+
+def _http(http: str, number: int) -> list[str]:
+    """Each process serves at a port of its own."""
+    if not http:
+        return []
+    address = HttpAddress.parse(http)
+    return ["--http", str(address._replace(port=address.port + number if address.port else 0))]

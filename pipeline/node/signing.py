@@ -20,6 +20,7 @@ from pipeline.node.stores import Stores
 from pipeline.shards.progress import Idle, Progress
 from pipeline.state.store import StateStore
 from pipeline.sync.attestor import Attestor
+from pipeline.sync.observer import RoundObserver
 from pipeline.sync.round_task import RoundTask
 from pipeline.sync.settings import SyncConfig
 from pipeline.sync.signer import Signer
@@ -38,6 +39,7 @@ class SigningNode:
         key: PrivateKey | None,
         *,
         proposes: bool,
+        observer: RoundObserver | None = None,
         suites: SuiteSet = STANDARD_SUITES,
     ) -> None:
         """`proposes`: the synchronizer; it needs no key where others sign. Else an attestor. `log` stays the caller's.
@@ -55,10 +57,14 @@ class SigningNode:
         self.log = log
         try:
             require_topics(self.log)
-            self.task = self._task(config, None if key is None else Signer(key), proposes=proposes)
+            self.task = self._task(config, None if key is None else Signer(key), observer, proposes=proposes)
         except BaseException:
             self._release()
             raise
+
+    def signatures_verified(self) -> int:
+        """How many signatures this process has checked."""
+        return self._verifier.verified
 
     def run(self, is_done: Callable[[], bool]) -> None:
         """Drive until `is_done`. Raises what halted or fenced the task."""
@@ -82,16 +88,18 @@ class SigningNode:
         self._verifier.close()
         self._lock.release()
 
-    def _task(self, config: Config, signer: Signer | None, *, proposes: bool) -> RoundTask:
+    def _task(
+        self, config: Config, signer: Signer | None, observer: RoundObserver | None, *, proposes: bool
+    ) -> RoundTask:
         headers_only = config.sync.assurance is AssuranceName.HEADERS
         assurance = Assurance.HEADERS if headers_only else Assurance.EXECUTION
         settings = SyncConfig(config.sync.round_linger_ms, config.sync.max_clock_ahead_ms)
         kv = self._stores.open(self._layout.sync)
         chain, log, verifier, store_for = self._chain, self.log, self._verifier, self._attesting_store
         if proposes:
-            return Synchronizer(chain, log, kv, signer, assurance, verifier, settings, store_for)
+            return Synchronizer(chain, log, kv, signer, assurance, verifier, settings, store_for, observer=observer)
         assert signer is not None, "checked by the constructor"
-        return Attestor(chain, log, kv, signer, assurance, verifier, settings, store_for)
+        return Attestor(chain, log, kv, signer, assurance, verifier, settings, store_for, observer=observer)
 
     def _attesting_store(self, shard: int) -> StateStore:
         return self._stores.open_shard(self._layout.shard(shard), ShardId(shard))

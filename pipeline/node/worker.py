@@ -117,6 +117,10 @@ class Worker:
             self._lock.release()
             raise
 
+    def signatures_verified(self) -> int:
+        """How many signatures this process has checked."""
+        return self._verifier.verified
+
     def run(self, is_done: Callable[[], bool]) -> None:
         """Drive until `is_done`. Raises `Fatal` and `ConfigError` where this process can't go on."""
         drive(self.step, self.log, wall_clock_ms, is_done)

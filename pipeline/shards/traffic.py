@@ -196,11 +196,12 @@ class CommunicationMonitor:
                 if not isinstance(read, DeadLetterReason):
                     assert record.value is not None, "decoded"
                     name = ChannelName(read.bundle.source, shard)
-                    self._channels[name].carry(read.bundle.sequence, _Underway(len(record.value), _value(read)))
+                    self._channels[name].carry(read.bundle.sequence, _Underway(len(record.value), bundle_value(read)))
             self._relay[shard] = records[-1].offset + 1
 
 
-def _value(read: ReadBundle) -> tuple[tuple[AssetId, int], ...]:
+def bundle_value(read: ReadBundle) -> tuple[tuple[AssetId, int], ...]:
+    """What a bundle carries, by asset; none of them 0."""
     totals: defaultdict[AssetId, int] = defaultdict(int)
     for group in read.groups:
         for _, _, amount in RELAY_ENTRY.iter_unpack(group.entries):

@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pipeline.watch.incidents import Incidents
+from pipeline.watch.log_meter import LogMeter, MeasuredLog
 from pipeline.watch.names import family
 
 STALL_S: Final = 60.0
@@ -23,7 +24,8 @@ def _none_verified() -> int:
 class ProcessWatch(Collector, ABC):
     """Metrics and health of one process; registers itself with `registry`.
 
-    `verified` tells how many signatures were checked; whoever has the verifier sets it.
+    `verified` tells how many signatures were checked; whoever has the verifier sets it. `meter` asks the cluster, where
+    metrics are served.
     """
 
     def __init__(self, clock_s: Callable[[], float] = monotonic) -> None:
@@ -31,6 +33,7 @@ class ProcessWatch(Collector, ABC):
         self.registry = CollectorRegistry()
         self.incidents = Incidents()
         self.verified: Callable[[], int] = _none_verified
+        self.meter: LogMeter | None = None
         self._clock_s = clock_s
         self._stepped_s = clock_s()
         ProcessCollector(registry=self.registry)
@@ -64,6 +67,10 @@ class ProcessWatch(Collector, ABC):
         """Why this process does not serve now, a line each."""
 
     @abstractmethod
+    def measure(self, log: MeasuredLog) -> list[Metric]:
+        """What only the log can tell; in the thread of the meter. Raises as the log does."""
+
+    @abstractmethod
     def collect_own(self) -> Iterator[Metric]:
         """Metrics beyond those of every process."""
 
@@ -73,6 +80,8 @@ class ProcessWatch(Collector, ABC):
         yield family("hauptbuch_signatures_verified_total", [([], self.verified())])
         yield from self.incidents.collect()
         yield from self.collect_own()
+        if self.meter is not None:
+            yield from self.meter.collect()
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: so that registering does not collect."""

@@ -6,11 +6,14 @@ from typing import Protocol
 
 from prometheus_client.metrics_core import Metric
 
+from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import ShardId
 from pipeline.ledger.chain import Chain
+from pipeline.ledger.cursor import INPUT_TOPICS
 from pipeline.shards.life import TaskState
 from pipeline.watch.copies import CopyWatch, collect_copies
-from pipeline.watch.names import family
+from pipeline.watch.log_meter import MeasuredLog, hidden_records
+from pipeline.watch.names import Sample, family
 from pipeline.watch.process import ProcessWatch
 from pipeline.watch.shards import BlockTimes, ShardWatch, collect_shards
 
@@ -87,6 +90,21 @@ class WorkerWatch(ProcessWatch):
         return missing + [
             shards[shard].standing for shard in sorted(shards) if shards[shard].state is not TaskState.LEADING
         ]
+
+    def measure(self, log: MeasuredLog) -> list[Metric]:
+        """Lag of the shards here, and what open transactions hide from them."""
+        cursors = [cursor for shard in list(self.shards.values()) if (cursor := shard.cursor) is not None]
+        lag: list[Sample] = []
+        sources: set[TopicPartition] = set()
+        for cursor in cursors:
+            sources.add(TopicPartition(Topic.BLOCKS, cursor.shard))
+            for topic, position in zip(INPUT_TOPICS, cursor.positions, strict=True):
+                source = cursor.source(topic)
+                sources.add(source)
+                # Relay is written in transactions, whose ends take offsets that nobody consumes.
+                if topic is not Topic.RELAY:
+                    lag.append(((cursor.shard, topic.topic_name), float(max(0, log.end_offset(source) - position))))
+        return [family("hauptbuch_shard_lag_records", lag), hidden_records(log, sorted(sources))]
 
     def collect_own(self) -> Iterator[Metric]:
         """Of shards and group."""

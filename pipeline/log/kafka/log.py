@@ -108,6 +108,15 @@ class KafkaLog:
         self._reader.told_end(source, end)
         return end
 
+    def stable_end(self, source: TopicPartition) -> int:
+        """The last stable offset: committed reads end before it, since a transaction is open there, or at the end.
+
+        Raises as `end_offset`.
+        """
+        self._check_open()
+        self._topics.require(source)
+        return self._reader.stable_end(source)
+
     def settle(self, source: TopicPartition) -> None:
         """As the port."""
         self._check_open()
