@@ -145,6 +145,10 @@ class EmbeddedLog:
             self._catalog.epochs[writer_id] = epoch
         return EmbeddedWriter(self, writer_id, epoch)
 
+    def begin_writer(self, writer_id: str) -> "EmbeddedWriter":
+        """As the port; it is open at once."""
+        return self.writer(writer_id)
+
     def refresh(self) -> None:
         """Read-only: show what the owner has committed by now. Else nothing to do."""
         with self._changed:
@@ -257,6 +261,11 @@ class EmbeddedWriter:
         self._epoch = epoch
         self._committed: Committed | None = None
         self._closed = False
+
+    def poll_open(self) -> bool:
+        """As the port."""
+        self._check_open()
+        return True
 
     def begin_commit(self, appends: Sequence[Append]) -> None:
         """As the port; the commit is done when this returns."""

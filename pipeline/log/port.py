@@ -40,6 +40,12 @@ class Committed:
 class TransactionalWriter(Protocol):
     """A fenced writer; at most one transaction at a time."""
 
+    def poll_open(self) -> bool:
+        """Whether older writers of this id are fenced by now; nothing is to be committed before.
+
+        Raises `Retryable` where a cluster does not answer, `TaskFenced` where a newer one was opened meanwhile.
+        """
+
     def begin_commit(self, appends: Sequence[Append]) -> None:
         """Hand over a whole transaction, in this order within each partition; it may be empty.
 
@@ -100,9 +106,11 @@ class EventLog(Protocol):
     def writer(self, writer_id: str) -> TransactionalWriter:
         """Open the writer and fence all older ones of this id. Its own committed data is then complete.
 
-        May wait for a cluster. Raises `Retryable` where that does not answer, `TaskFenced` where a newer one was
-        opened meanwhile.
+        May wait for a cluster. Raises as `TransactionalWriter.poll_open`.
         """
+
+    def begin_writer(self, writer_id: str) -> TransactionalWriter:
+        """As `writer`, without waiting: it is open once `poll_open` says so."""
 
     def wait(self, timeout_ms: int) -> None:
         """Sleep until something may have been appended since this thread's last `wait`, at most `timeout_ms`."""

@@ -35,6 +35,7 @@ from pipeline.state.store import StateStore
 
 _BACKOFF_MS: Final = 200
 _BACKOFF_JITTER_MS: Final = 1_800
+_OPENING_MS: Final = 5
 
 
 class Ownership(Protocol):
@@ -142,10 +143,13 @@ class ShardTask:
         self._retry_at_ms = min(self._retry_at_ms, now_ms + _BACKOFF_MS + _BACKOFF_JITTER_MS)
         if now_ms < self._retry_at_ms:
             return Idle(self._retry_at_ms)
-        if not self._ownership.owns(self.shard):
-            self._move(TaskState.UNASSIGNED)
-            return Progress()
-        self._writer = self._log.writer(shard_writer(self._chain.chain_id, self.shard))
+        if self._writer is None:
+            if not self._ownership.owns(self.shard):
+                self._move(TaskState.UNASSIGNED)
+                return Progress()
+            self._writer = self._log.begin_writer(shard_writer(self._chain.chain_id, self.shard))
+        if not self._writer.poll_open():
+            return Idle(now_ms + _OPENING_MS)
         # Never read the tail before fencing: an older writer could still commit to it.
         self._recovery = Recovery(self._chain, self.shard, self._log, self.store, self._verifier)
         self._observer.stands(self._recovery.cursor)

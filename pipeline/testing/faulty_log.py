@@ -96,6 +96,10 @@ class FaultyLog:
                 late[0].poll_commit()
         return FaultyWriter(self, writer_id, self.inner.writer(writer_id))
 
+    def begin_writer(self, writer_id: str) -> "FaultyWriter":
+        """As the port; it is open at once."""
+        return self.writer(writer_id)
+
     def leave_late(self, writer_id: str, writer: TransactionalWriter, appends: Sequence[Append]) -> None:
         """Keep a transaction that commits when the writer is opened again."""
         self._late[writer_id] = writer, list(appends)
@@ -122,6 +126,10 @@ class FaultyWriter:
         self._inner = inner
         self._error: Exception | None = None
         self._slow: tuple[int, Sequence[Append]] | None = None
+
+    def poll_open(self) -> bool:
+        """As the port."""
+        return self._inner.poll_open()
 
     def begin_commit(self, appends: Sequence[Append]) -> None:
         """As the port, with the fault that was chosen."""

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import pytest
 
-from pipeline.errors import ConfigError, OutcomeUnknown, TaskDiverged, TaskFenced
+from pipeline.errors import ConfigError, Fatal, OutcomeUnknown, TaskDiverged, TaskFenced
 from pipeline.log.port import (
     Append,
     Committed,
@@ -196,6 +196,29 @@ class LogContract(ABC):
         assert values(log, A0, 3) == [b"old", b"new", b"other"]
         old.close()
         new.close()
+
+    def test_a_writer_is_opened_without_waiting(self, log: EventLog) -> None:
+        old = log.writer("w")
+        commit(old, [Append(A0, None, b"old")])
+        new = log.begin_writer("w")
+        deadline = time.monotonic() + 30
+        while not new.poll_open():
+            assert time.monotonic() < deadline
+            log.wait(20)
+        assert new.poll_open()
+        assert values(log, A0) == [b"old"]  # complete once it is open
+        with pytest.raises(TaskFenced):
+            commit(old, [Append(A0, None, b"zombie")])
+        commit(new, [Append(A0, None, b"new")])
+        assert values(log, A0, 2) == [b"old", b"new"]
+        given_up = log.begin_writer("other")
+        given_up.close()
+        given_up.close()
+        with pytest.raises(Fatal, match="closed"):
+            given_up.poll_open()
+        commit(log.writer("other"), [Append(A0, None, b"other")])
+        with pytest.raises(ConfigError, match="needs an id"):
+            log.begin_writer("")
 
     def test_fenced_between_begin_and_poll(self, log: EventLog) -> None:
         old = log.writer("w")

@@ -1,7 +1,8 @@
 """What of the Kafka log needs no broker: windows, what errors mean, and clients that nobody answers."""
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -26,7 +27,14 @@ from pipeline.log.kafka import producing, topics, window, writer
 from pipeline.log.kafka.faults import plain_errors, read_fault, write_fault
 from pipeline.log.kafka.lane import Lane
 from pipeline.log.kafka.producing import PlainProducer
-from pipeline.log.kafka.settings import LOGGER, admin_settings, consumer_settings, producer_settings, writer_settings
+from pipeline.log.kafka.settings import (
+    LOGGER,
+    Settings,
+    admin_settings,
+    consumer_settings,
+    producer_settings,
+    writer_settings,
+)
 from pipeline.log.kafka.topics import TopicCatalog
 from pipeline.log.kafka.window import Window
 from pipeline.log.kafka.writer import KafkaWriter
@@ -181,7 +189,7 @@ def test_nobody_answers(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(catalog.missing()) is Retryable
     monkeypatch.setattr(writer, "_OPEN_S", 0.2)
     with pytest.raises(Retryable, match="could not be opened"):
-        KafkaWriter(writer_settings(NOBODY, 1000, "w"), "w", lambda appends: None, lambda source: "t")
+        opened(writer_settings(NOBODY, 1000, "w"))
     monkeypatch.setattr(producing, "_DELIVERY_S", 0.1)
     producer = PlainProducer(producer_settings(NOBODY, 1000), lambda source: "t")
     with pytest.raises(OutcomeUnknown, match="did not confirm 2 of 2"):
@@ -196,8 +204,13 @@ class Script:
         self.commits, self.delivers = commits, delivers
         self.aborted = self.closed = False
         self.waiting: list[Any] = []
+        self.opens: list[KafkaError] = []
 
-    def init_transactions(self, timeout: float) -> None: ...
+    def list_topics(self, topic: str, timeout: float) -> None: ...
+
+    def init_transactions(self, timeout: float) -> None:
+        if self.opens:
+            raise KafkaException(self.opens.pop(0))
 
     def begin_transaction(self) -> None: ...
 
@@ -231,7 +244,18 @@ class Script:
 def scripted(script: Script, monkeypatch: pytest.MonkeyPatch) -> KafkaWriter:
     monkeypatch.setattr(writer, "Producer", lambda settings: script)
     monkeypatch.setattr(writer, "COMMIT_S", 0.3)
-    return KafkaWriter({}, "w", lambda appends: None, lambda source: "t")
+    return opened({})
+
+
+def opened(settings: Settings, refuse: Callable[[], None] = lambda: None) -> KafkaWriter:
+    made = KafkaWriter(settings, "w", lambda appends: None, lambda source: "t", refuse)
+    try:
+        made.await_open()
+    finally:
+        if made._refused is not None:
+            made.close()
+            made.join(10)
+    return made
 
 
 def outcome(made: KafkaWriter) -> object:
@@ -275,6 +299,61 @@ def test_a_writer_that_failed_stays_failed(
     with pytest.raises(expected):
         made.begin_commit([])
     made.close()
+
+
+def test_an_opening_that_does_not_come_to_its_end_is_begun_anew_by_another_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writer, "_PAUSE_S", 0)
+    script, made = Script([None]), []
+    script.opens = [TIMEOUT, KafkaError(KafkaError._TRANSPORT, "no broker"), TIMEOUT]
+    monkeypatch.setattr(writer, "Producer", lambda settings: made.append(1) or script)
+    one = opened({})
+    assert len(made) == 4
+    assert getattr(outcome(one), "offsets", None) == (7, 7)
+    one.close()
+    one.join(10)
+
+    script.opens = [KafkaError(KafkaError._FENCED, "a newer one")]
+    with pytest.raises(TaskFenced):
+        opened({})
+    script.opens = [KafkaError(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "no")]
+    with pytest.raises(ConfigError):
+        opened({})
+
+
+def test_who_may_refuse_what_was_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "Producer", lambda settings: Script([None]))
+
+    def replaced() -> None:
+        raise TaskDiverged("another topic")
+
+    def broken() -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(TaskDiverged, match="another topic"):
+        opened({}, replaced)
+    with pytest.raises(OutcomeUnknown, match="a bug"):
+        opened({}, broken)
+
+
+def test_a_writer_is_busy_until_somebody_was_told_that_it_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(writer, "Producer", lambda settings: Script([None]))
+    made = KafkaWriter({}, "w", lambda appends: None, lambda source: "t", lambda: go_on.wait(10))  # type: ignore[arg-type]
+    assert not made.poll_open()
+    assert made.is_busy
+    assert not made.is_due
+    go_on.set()
+    deadline = time.monotonic() + 10
+    while not made.is_due:
+        assert time.monotonic() < deadline
+    assert made.is_busy
+    assert made.poll_open()
+    assert not made.is_busy
+    assert not made.is_due
+    made.close()
+    made.join(10)
 
 
 def test_settings_that_exactly_once_needs_are_never_overridden() -> None:

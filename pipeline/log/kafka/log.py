@@ -4,7 +4,7 @@ A topic is named `<prefix>.<topic>`. Reads are committed reads of consumers that
 transactional producers (`writer`), ends are high watermarks, asked of a consumer that does not isolate. One cluster
 can hold several chains under several prefixes.
 
-Calls that ask the cluster wait for it: `writer` typically some 10 ms (15 s at most), `append` a round trip,
+Calls that ask the cluster wait for it: `writer` typically some 50 ms (15 s at most), `append` a round trip,
 `end_offset` a millisecond, `read` only as `reader` says, `begin_commit` and `poll_commit` never.
 """
 
@@ -140,6 +140,12 @@ class KafkaLog:
 
     def writer(self, writer_id: str) -> KafkaWriter:
         """As the port; checks that the topics are still the same ones. Raises `ConfigError` for an empty id."""
+        writer = self.begin_writer(writer_id)
+        writer.await_open()
+        return writer
+
+    def begin_writer(self, writer_id: str) -> KafkaWriter:
+        """As the port; checks that the topics are still the same ones. Raises `ConfigError` for an empty id."""
         self._check_open()
         if not writer_id:
             raise ConfigError("a writer needs an id: give one that stays the same over restarts")
@@ -149,11 +155,13 @@ class KafkaLog:
             if older is not None:
                 older.supersede()
                 self._given_up = [*(item for item in self._given_up if item.is_alive), older]
-            writer = KafkaWriter(settings, writer_id, self._check_appends, self._topics.name_of)
+            writer = KafkaWriter(settings, writer_id, self._check_appends, self._topics.name_of, self._fenced)
             self._writers[writer_id] = writer
+        return writer
+
+    def _fenced(self) -> None:
         self._reader.fenced()
         self._topics.verify()
-        return writer
 
     def wait(self, timeout_ms: int) -> None:
         """As the port; returns too when a transaction of this log came to its end."""

@@ -15,7 +15,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from pipeline.codec.topics import TopicPartition
+from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.errors import (
     ConfigError,
     Fatal,
@@ -30,6 +30,10 @@ from pipeline.log.kafka.settings import LOGGER, TRANSACTION_TIMEOUT_MS, Settings
 from pipeline.log.port import Append, Committed
 
 _OPEN_S: Final = 15.0
+_OPEN_PATIENCE_S: Final = 0.08
+"""Of the first client; each later one gets twice as long."""
+_NO_BROKER: Final = frozenset({KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN})
+_ANY: Final = TopicPartition(Topic.BLOCKS, 0)
 _SLICE_S: Final = 0.25
 _ABORT_S: Final = 2.0
 _PAUSE_S: Final = 0.005
@@ -37,7 +41,7 @@ COMMIT_S: Final = TRANSACTION_TIMEOUT_MS / 1000 + 2
 
 
 class KafkaWriter:
-    """`TransactionalWriter` of the Kafka log; made by `KafkaLog.writer`."""
+    """`TransactionalWriter` of the Kafka log; made by `KafkaLog.begin_writer`."""
 
     def __init__(
         self,
@@ -45,33 +49,56 @@ class KafkaWriter:
         writer_id: str,
         check: Callable[[Sequence[Append]], None],
         name_of: Callable[[TopicPartition], str],
+        opened: Callable[[], None],
     ) -> None:
-        """Fence older writers of this id; waits for the cluster.
+        """Begins to fence older writers of this id.
 
-        `check` refuses appends that can't be. Raises `ConfigError`, `TaskFenced`, `Retryable`, `OutcomeUnknown`.
+        `check` refuses appends that can't be. `opened` is called in another thread once they are fenced, and may
+        refuse.
         """
         self._id = writer_id
+        self._settings = settings
         self._check = check
         self._name_of = name_of
-        self._producer = Producer(settings)
-        _open(self._producer, writer_id)
+        self._opened = opened
         self._jobs: SimpleQueue[tuple[Append, ...] | None] = SimpleQueue()
         self._result: Committed | HauptbuchError | None = None
         self._busy = False
         self._closed = False
         self._spent: HauptbuchError | None = None
+        self._is_open = threading.Event()
+        self._refused: HauptbuchError | None = None
+        self._told_open = False
         self._thread = threading.Thread(target=self._serve, name=f"commit {writer_id}", daemon=True)
         self._thread.start()
 
+    def poll_open(self) -> bool:
+        """As the port."""
+        self._check_usable()
+        if not self._is_open.is_set():
+            return False
+        self._told_open = True
+        if self._refused is not None:
+            self._spent = self._refused
+            raise self._refused
+        return True
+
+    def await_open(self) -> None:
+        """Wait until it is open. Raises as `poll_open`."""
+        self._is_open.wait()
+        self.poll_open()
+
     @property
     def is_due(self) -> bool:
-        """Whether `poll_commit` has something to tell."""
-        return self._busy and not self._closed and self._result is not None
+        """Whether `poll_commit` or `poll_open` has something to tell."""
+        if self._closed:
+            return False
+        return self._result is not None if self._busy else self._is_open.is_set() and not self._told_open
 
     @property
     def is_busy(self) -> bool:
-        """Whether a transaction is on its way, or its answer waits to be polled."""
-        return self._busy and not self._closed
+        """Whether the opening or a transaction is on its way, or its answer waits to be polled."""
+        return (self._busy or not self._told_open) and not self._closed
 
     def supersede(self) -> None:
         """A newer writer of this id is being opened in this process."""
@@ -80,6 +107,7 @@ class KafkaWriter:
     def begin_commit(self, appends: Sequence[Append]) -> None:
         """As the port."""
         self._check_usable()
+        assert self._told_open, "nobody has been told yet that the writer is open"
         assert not self._busy, "the previous transaction was not polled to its end"
         self._check(appends)
         self._busy = True
@@ -123,9 +151,21 @@ class KafkaWriter:
             raise type(self._spent)(str(self._spent))
 
     def _serve(self) -> None:
+        try:
+            producer = self._open()
+            self._opened()
+        except HauptbuchError as error:
+            self._refused = error
+            return
+        except Exception as error:  # noqa: BLE001 - as below
+            LOGGER.exception("writer %s", self._id)
+            self._refused = OutcomeUnknown(f"writer {self._id} can't be opened: {type(error).__name__}: {error}")
+            return
+        finally:
+            self._is_open.set()
         while (job := self._jobs.get()) is not None:
             try:
-                self._result = self._commit(job)
+                self._result = self._commit(producer, job)
             except HauptbuchError as error:
                 self._result = error
                 return
@@ -133,28 +173,56 @@ class KafkaWriter:
                 LOGGER.exception("writer %s", self._id)
                 self._result = OutcomeUnknown(f"writer {self._id} failed: {type(error).__name__}: {error}")
                 return
-        self._producer.close()  # in this thread, since it can take its time
+        producer.close()  # in this thread, since it can take its time
 
-    def _commit(self, appends: Sequence[Append]) -> Committed:
+    def _open(self) -> Producer:
+        """Fence older writers of this id.
+
+        Whatever is not there when the client wants it, as a connection, or has to end first, as an older writer's
+        transaction, makes it sleep for half a second. So a client gets a connection first, and where it does not come
+        to an end soon, a new one takes its place.
+        """
+        deadline, patience_s = time.monotonic() + _OPEN_S, _OPEN_PATIENCE_S
+        while True:
+            producer = Producer(self._settings)
+            try:
+                for _ in range(2):  # to the address that was given, then to a broker
+                    producer.list_topics(self._name_of(_ANY), timeout=_SLICE_S)
+                producer.init_transactions(patience_s)
+            except KafkaException as exception:
+                error = error_in(exception)
+            else:
+                return producer
+            if not (error.retriable() or error.code() in _NO_BROKER):
+                raise write_fault(error, self._id, committing=False)
+            if self._closed or time.monotonic() > deadline:
+                raise Retryable(
+                    f"writer {self._id} could not be opened in {_OPEN_S:.0f} s: {error.str()}; are the brokers up?"
+                )
+            del producer  # now: it must not wake and fence the next one
+            patience_s = min(2 * patience_s, _OPEN_S / 4)
+            time.sleep(_PAUSE_S)
+
+    def _commit(self, producer: Producer, appends: Sequence[Append]) -> Committed:
         deadline = time.monotonic() + COMMIT_S
         offsets: list[int | ConfigError | None] = [None] * len(appends)
         committing = False
         try:
             with plain_errors():
-                self._producer.begin_transaction()
+                producer.begin_transaction()
                 # Alone and first: a late end of the previous transaction can commit a prefix of this one, which must
                 # then be a header without the rest. A recovering leader mends that; it could not mend the contrary.
-                self._produce(appends[:1], 0, offsets)
-                self._flush(deadline)
+                self._produce(producer, appends[:1], 0, offsets)
+                self._flush(producer, deadline)
                 if isinstance(offsets[0], int):
-                    self._produce(appends[1:], 1, offsets)
+                    self._produce(producer, appends[1:], 1, offsets)
                 committing = True
-                self._end(deadline)
+                self._end(producer, deadline)
         except KafkaException as exception:
             error = error_in(exception)
             if error.txn_requires_abort():
                 with contextlib.suppress(KafkaException):  # else the next fence aborts it
-                    self._producer.abort_transaction(_ABORT_S)
+                    producer.abort_transaction(_ABORT_S)
             # The end of a transaction says only that a record was not taken; the record, that it may never be.
             refused = next((item for item in offsets if isinstance(item, ConfigError)), None)
             raise refused or write_fault(error, self._id, committing=committing) from None
@@ -162,23 +230,25 @@ class KafkaWriter:
         assert len(taken) == len(offsets), "committed, so every record was delivered"
         return Committed(taken)
 
-    def _produce(self, appends: Sequence[Append], first: int, offsets: list[int | ConfigError | None]) -> None:
-        produce, name_of = self._producer.produce, self._name_of
+    def _produce(
+        self, producer: Producer, appends: Sequence[Append], first: int, offsets: list[int | ConfigError | None]
+    ) -> None:
+        produce, name_of = producer.produce, self._name_of
         for index, (target, key, value) in enumerate(appends, first):
             produce(name_of(target), value, key, target.partition, on_delivery=partial(_delivered, offsets, index))
 
-    def _flush(self, deadline: float) -> None:
-        while self._producer.flush(_SLICE_S):
+    def _flush(self, producer: Producer, deadline: float) -> None:
+        while producer.flush(_SLICE_S):
             if self._closed or time.monotonic() > deadline:
                 raise TransactionAbortable(
                     f"writer {self._id}: no broker took the transaction in time; nothing is lost"
                 )
 
-    def _end(self, deadline: float) -> None:
+    def _end(self, producer: Producer, deadline: float) -> None:
         """Commit; a timeout is resumed by the same call and by nothing else."""
         while True:
             try:
-                self._producer.commit_transaction(_SLICE_S)
+                producer.commit_transaction(_SLICE_S)
             except KafkaException as exception:
                 if not error_in(exception).retriable():
                     raise
@@ -191,21 +261,3 @@ class KafkaWriter:
 
 def _delivered(offsets: list[int | ConfigError | None], index: int, error: KafkaError | None, message: Message) -> None:
     offsets[index] = message.offset() if error is None else refusal(error, message.topic() or "")
-
-
-def _open(producer: Producer, writer_id: str) -> None:
-    deadline = time.monotonic() + _OPEN_S
-    while True:
-        try:
-            producer.init_transactions(_SLICE_S)
-        except KafkaException as exception:
-            error = error_in(exception)
-            if not error.retriable():
-                raise write_fault(error, writer_id, committing=False) from None
-            if time.monotonic() > deadline:
-                raise Retryable(
-                    f"writer {writer_id} could not be opened in {_OPEN_S:.0f} s: {error.str()}; are the brokers up?"
-                ) from None
-            time.sleep(_PAUSE_S)
-        else:
-            return
