@@ -15,7 +15,10 @@ from pipeline.log.membership import Members
 _LOOK_S: Final = 3.0
 _SOON_S: Final = 0.3
 """After a rebalance; while it lasts the answer is of no use."""
-_REQUEST_S: Final = 10.0
+_REQUEST_S: Final = 3_600.0
+"""The longest that there is. Where a question to a coordinator and its request time out together, as when a broker
+stands still, librdkafka ends the whole process by an assertion (librdkafka#4605). Connections that break, and the
+client's own timeout of a socket, answer long before."""
 
 
 class Roster:
