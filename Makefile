@@ -14,8 +14,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # More arguments for pytest, such as PYTEST_ARGS="tests/unit -k config".
 PYTEST_ARGS ?=
 BROKERS ?= 1
+# Of `make soak`: how long, and which faults.
+SOAK_MINUTES ?= 60
+SOAK_SEED ?= 0
 
-.PHONY: help setup demo demo-kafka test test-slow test-kafka check format bench kafka-up kafka-down clean
+.PHONY: help setup demo demo-kafka test test-slow test-kafka soak check format bench kafka-up kafka-down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -54,6 +57,9 @@ test-slow: setup ## the tests that take minutes: simulations, kills, fault point
 
 test-kafka: $(KAFKA_STAMP) ## tests on a real broker: HAUPTBUCH_TEST_KAFKA=host:port, a container, or one started here
 	$(BIN)/python -m pytest -m kafka $(PYTEST_ARGS)
+
+soak: $(KAFKA_STAMP) ## the fault matrix on native clusters: SOAK_MINUTES (60), SOAK_SEED (0)
+	$(BIN)/python -m tests.kafka.matrix soak --minutes $(SOAK_MINUTES) --seed $(SOAK_SEED)
 
 check: setup ## formatting, lints, static types, layers
 	$(BIN)/ruff format --check .

@@ -1,7 +1,6 @@
 """A client that pays without end, honestly and otherwise, and records what it is told."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from hashlib import sha256
 from random import Random
 from typing import Final
@@ -164,7 +163,8 @@ class Payer:
         (signed,) = self._signed(sender, self._payment())
         sender.next_nonce, sender.sends_key = kept
         transaction = SignedTransaction.from_record(signed.record)
-        forged = replace(transaction, signature=self._random.randbytes(len(transaction.signature)))
+        noise = self._random.randbytes(len(transaction.signature))
+        forged = SignedTransaction(transaction.body, transaction.suite, transaction.public_key, noise)
         return [signed._replace(record=forged.to_record())]
 
     def _from_the_future(self, sender: Sender) -> list[Signed]:

@@ -1,0 +1,235 @@
+"""Plays cases by seed, judges after each, and counts."""
+
+import shutil
+import statistics
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from pipeline.errors import HauptbuchError
+from pipeline.testing.kills.judge import LedgerBroken
+from tests.kafka.matrix.brokers import Brokers
+from tests.kafka.matrix.cases import CASES, Case, House, disk_full, mounts_are_permitted
+from tests.kafka.matrix.fleet import Life
+from tests.kafka.matrix.stage import Stage
+
+_CASES_A_LEDGER = 6
+_STEADY_SHARE = 0.12
+_WARM_S = 20.0
+_MEGABYTE = 1 << 20
+Say = Callable[[str], None]
+
+
+@dataclass
+class Line:
+    """What is known of one case."""
+
+    runs: int = 0
+    held: int = 0
+    kills: int = 0
+    seconds: float = 0.0
+    broken: list[str] = field(default_factory=list)
+    notes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Report:
+    """Of a whole run. `flat`: what the memory of undisturbed workers did, one line each."""
+
+    lines: dict[str, Line] = field(default_factory=dict)
+    kills: int = 0
+    ledgers: int = 0
+    transactions: int = 0
+    blocks: int = 0
+    events: dict[str, int] = field(default_factory=dict)
+    peak_rss: int = 0
+    flat: list[str] = field(default_factory=list)
+    is_flat: bool = True
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return self.is_flat and not any(line.broken for line in self.lines.values())
+
+    def table(self) -> list[str]:
+        width = max((len(name) for name in self.lines), default=0)
+        rows = [f"{'case':{width}}  times  kills  verdict"]
+        for name, line in sorted(self.lines.items()):
+            verdict = "held" if not line.broken else f"BROKEN {len(line.broken)}: {line.broken[0][:300]}"
+            rows.append(f"{name:{width}}  {line.runs:5d}  {line.kills:5d}  {verdict}")
+            rows += [f"{'':{width}}    {count} x {note}" for note, count in sorted(line.notes.items())]
+        told = ", ".join(f"{count} {kind}" for kind, count in sorted(self.events.items()))
+        rows += [
+            f"{self.kills} kills, {self.ledgers} ledgers, {self.transactions} receipts, {self.blocks} blocks in "
+            f"{self.seconds / 60:.0f} min",
+            f"clients recorded {told}",
+            f"peak memory of a worker {self.peak_rss / _MEGABYTE:.0f} MiB",
+            *self.flat,
+        ]
+        return rows
+
+
+def play(stage: Stage, case: Case, report: Report, say: Say) -> bool:
+    """Whether it held. Load, fault, rest, judgement; a ledger that broke stays where it is."""
+    line = report.lines.setdefault(case.name, Line())
+    started, before = time.monotonic(), stage.tally.kills
+    stage.tally.notes.clear()
+    stage.may_end = set(_MAY_END.get(case.house, ()))
+    line.runs += 1
+    try:
+        stage.play()
+        stage.pause(0.3, 1.5)
+        case.play(stage)
+        stage.mend() if not case.retires else None
+        stage.rest()
+        if not case.retires:
+            stage.require_no_halt()
+        stage.judge()
+    except (LedgerBroken, AssertionError, HauptbuchError, OSError) as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        line.broken.append(f"{stage.root}: {type(error).__name__} {error} ({where.name}, line {where.lineno})"[:3000])
+        say(f"BROKEN {case.name}: {line.broken[-1]}")
+        return False
+    finally:
+        killed = stage.tally.kills - before
+        line.kills += killed
+        report.kills += killed
+        line.seconds += time.monotonic() - started
+        for note in stage.tally.notes:
+            line.notes[note] = line.notes.get(note, 0) + 1
+    line.held += 1
+    say(f"held: {case.name}, {killed} kills, {time.monotonic() - started:.0f} s; ledger of {stage.tally.blocks} blocks")
+    return True
+
+
+# A signer whose transaction was open for too long is fenced, and can't prove that it is still the owner: it ends,
+# and whoever supervises it starts it again.
+_MAY_END: dict[House, tuple[str, ...]] = {
+    House.PROXIED: ("sync",),
+    House.QUORUM: (),
+    House.THREE: ("sync",),
+    House.PLAIN: (),
+}
+
+
+@contextmanager
+def brokers_of(house: House, root: Path) -> Iterator[Brokers]:
+    brokers = Brokers(root, 3 if house is House.THREE else 1)
+    try:
+        yield brokers
+    finally:
+        brokers.close()
+
+
+@contextmanager
+def stage_of(house: House, root: Path, brokers: Brokers, seed: int, report: Report) -> Iterator[Stage]:
+    """A ledger for cases of this house; its figures are added at the end."""
+    attestors = 3 if house is House.QUORUM else 1
+    stage = Stage(root, brokers, seed, attestors=attestors, proxied=house is House.PROXIED)
+    report.ledgers += 1
+    try:
+        yield stage
+    finally:
+        report.transactions += stage.tally.transactions
+        report.blocks += stage.tally.blocks
+        for kind, count in stage.tally.events.items():
+            report.events[kind] = report.events.get(kind, 0) + count
+        samples = [rss for life in stage.fleet.lives.values() if life.command == "worker" for _, rss in life.rss]
+        report.peak_rss = max([report.peak_rss, *samples])
+        stage.close()
+
+
+def soak(root: Path, seed: int, minutes: float, say: Say, only: Iterable[Case] = ()) -> Report:
+    """Cases by weight until the time is over; then memory under a load that nobody disturbs."""
+    random, report, started = Random(seed), Report(), time.monotonic()
+    cases = [case for case in (tuple(only) or CASES) if case.play is not disk_full or mounts_are_permitted()]
+    until = started + minutes * 60 * (1 - _STEADY_SHARE)
+    number = 0
+    houses = list(dict.fromkeys(case.house for case in cases))
+    waiting = {house: sum(case.weight for case in cases if case.house is house) for house in houses}
+    unplayed = {case.name for case in cases}
+    while time.monotonic() < until:
+        # First every house once, the longest list first; then by weight.
+        house = houses[number] if number < len(houses) else random.choices(houses, [waiting[h] for h in houses])[0]
+        number += 1
+        with brokers_of(house, root / f"brokers-{number}") as brokers:
+            broken = _soak_ledgers(root / f"{number}", brokers, house, cases, unplayed, random, report, until, say)
+        if not broken:
+            shutil.rmtree(root / f"brokers-{number}", ignore_errors=True)
+    if not only:
+        _steady(root, random.getrandbits(32), minutes * 60 * _STEADY_SHARE, report, say)
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def _soak_ledgers(
+    root: Path,
+    brokers: Brokers,
+    house: House,
+    cases: Iterable[Case],
+    unplayed: set[str],
+    random: Random,
+    report: Report,
+    until: float,
+    say: Say,
+) -> bool:
+    """Some ledgers on these brokers; whether one broke."""
+    mine = [case for case in cases if case.house is house]
+    for ledger in range(3 if house is House.PLAIN else 1):
+        broke = False
+        where = root / f"ledger-{ledger}"
+        try:
+            with stage_of(house, where, brokers, random.getrandbits(32), report) as stage:
+                for _ in range(_CASES_A_LEDGER):
+                    new = [case for case in mine if case.name in unplayed]
+                    case = random.choices(new or mine, [one.weight for one in new or mine])[0]
+                    unplayed.discard(case.name)
+                    if not play(stage, case, report, say):
+                        broke = True
+                        break
+                    if case.retires or time.monotonic() > until:
+                        break
+        except (LedgerBroken, AssertionError, HauptbuchError, OSError) as error:
+            report.lines.setdefault("start of a ledger", Line()).broken.append(f"{where}: {error}"[:2000])
+            say(f"BROKEN start: {error}")
+            broke = True
+        if broke:
+            return True
+        shutil.rmtree(where)
+        if time.monotonic() > until:
+            break
+    return False
+
+
+def _steady(root: Path, seed: int, seconds: float, report: Report, say: Say) -> None:
+    """Load that nobody disturbs: the memory of its workers must not grow."""
+    with (
+        brokers_of(House.PLAIN, root / "brokers-steady") as brokers,
+        stage_of(House.PLAIN, root / "steady", brokers, seed, report) as stage,
+    ):
+        workers = stage.fleet.workers
+        stage.play()
+        time.sleep(max(seconds, 3 * _WARM_S))
+        for life in workers:
+            early, late = memory_of(life)
+            is_flat = late <= early * 1.1 + 8 * _MEGABYTE
+            report.is_flat &= is_flat
+            report.flat.append(
+                f"{life.slot}: {early / _MEGABYTE:.0f} MiB in the second quarter of {life.rss[-1][0]:.0f} s, "
+                f"{late / _MEGABYTE:.0f} MiB in the last: {'flat' if is_flat else 'GROWS'}"
+            )
+            say(report.flat[-1])
+        stage.rest()
+        stage.judge()
+        say(f"held: steady load of {seconds:.0f} s, {stage.tally.transactions} receipts")
+
+
+def memory_of(life: Life) -> tuple[float, float]:
+    """Median resident bytes in the second and in the last quarter of what was sampled after a worker was warm."""
+    warm = [rss for age, rss in life.rss if age > _WARM_S] or [rss for _, rss in life.rss]
+    quarter = max(1, len(warm) // 4)
+    return statistics.median(warm[quarter : 2 * quarter] or warm), statistics.median(warm[-quarter:])
