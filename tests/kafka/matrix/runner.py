@@ -17,7 +17,8 @@ from tests.kafka.matrix.cases import CASES, Case, House, disk_full, mounts_are_p
 from tests.kafka.matrix.fleet import Life
 from tests.kafka.matrix.stage import Stage
 
-_CASES_A_LEDGER = 6
+_CASES_A_LEDGER = 5
+_LEDGERS_A_CLUSTER = 2
 _STEADY_SHARE = 0.12
 _WARM_S = 20.0
 _MEGABYTE = 1 << 20
@@ -179,30 +180,44 @@ def _soak_ledgers(
 ) -> bool:
     """Some ledgers on these brokers; whether one broke."""
     mine = [case for case in cases if case.house is house]
-    for ledger in range(3 if house is House.PLAIN else 1):
-        broke = False
+    is_first = any(case.name in unplayed for case in mine)
+    for ledger in range(1 if is_first else _LEDGERS_A_CLUSTER):
         where = root / f"ledger-{ledger}"
         try:
             with stage_of(house, where, brokers, random.getrandbits(32), report) as stage:
-                for _ in range(_CASES_A_LEDGER):
-                    new = [case for case in mine if case.name in unplayed]
-                    case = random.choices(new or mine, [one.weight for one in new or mine])[0]
-                    unplayed.discard(case.name)
-                    if not play(stage, case, report, say):
-                        broke = True
-                        break
-                    if case.retires or time.monotonic() > until:
-                        break
+                held = _soak_ledger(stage, mine, unplayed, random, report, until, say)
         except (LedgerBroken, AssertionError, HauptbuchError, OSError) as error:
             report.lines.setdefault("start of a ledger", Line()).broken.append(f"{where}: {error}"[:2000])
             say(f"BROKEN start: {error}")
-            broke = True
-        if broke:
+            held = False
+        if not held:
             return True
         shutil.rmtree(where)
         if time.monotonic() > until:
             break
     return False
+
+
+def _soak_ledger(
+    stage: Stage,
+    cases: Iterable[Case],
+    unplayed: set[str],
+    random: Random,
+    report: Report,
+    until: float,
+    say: Say,
+) -> bool:
+    """Cases on one ledger, those first that were never played; whether all held."""
+    for _ in range(_CASES_A_LEDGER):
+        new = [case for case in cases if case.name in unplayed]
+        chosen = new or list(cases)
+        case = random.choices(chosen, [one.weight for one in chosen])[0]
+        unplayed.discard(case.name)
+        if not play(stage, case, report, say):
+            return False
+        if case.retires or time.monotonic() > until:
+            break
+    return True
 
 
 def _steady(root: Path, seed: int, seconds: float, report: Report, say: Say) -> None:
