@@ -25,6 +25,8 @@ IMAGE = "apache/kafka:4.3.1"
 def broker(directory: Path) -> Iterator["Kafka"]:
     """What was started here ends here."""
     given = os.environ.get(ENVIRONMENT)
+    if given or has_container_engine():
+        os.environ.setdefault("HAUPTBUCH_KAFKA__INSECURE", "true")  # it may be elsewhere, and is there to be tested on
     if given:
         yield Kafka(given)
     elif has_container_engine():

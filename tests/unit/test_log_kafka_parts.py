@@ -3,10 +3,12 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import ConfigEntry, ConfigResource
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -389,3 +391,29 @@ def test_the_client_has_nothing_to_warn_about_in_a_writers_settings(caplog: pyte
     producer.close()
     assert caplog.messages
     assert [text for text in caplog.messages if "CONFWARN" in text] == []
+
+
+def test_a_broker_that_has_not_heard_of_a_new_topic_is_asked_again() -> None:
+    """The one that described it may be another one."""
+    good = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+    good |= {"unclean.leader.election.enable": "false", "max.message.bytes": "1000000"}
+    entries = {name: ConfigEntry(name, value) for name, value in good.items()}
+    answers: list[Any] = [KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)), entries]
+
+    class Admin:
+        def describe_configs(self, resources: list[ConfigResource], request_timeout: float) -> dict[Any, Any]:
+            future: Future[Any] = Future()
+            answer = answers.pop(0)
+            if isinstance(answer, KafkaException):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+            return {resources[0]: future}
+
+    catalog = TopicCatalog(admin_settings(NOBODY), "p", 1000)
+    catalog._admin = Admin()  # type: ignore[assignment]
+    catalog._check_settings(Topic.BLOCKS)
+    assert answers == []
+    answers.append(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
+    with pytest.raises(ConfigError, match=r"p\.blocks: Kafka refuses this client"):
+        catalog._check_settings(Topic.BLOCKS)

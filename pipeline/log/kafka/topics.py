@@ -171,13 +171,7 @@ class TopicCatalog:
             time.sleep(0.02)
 
     def _check_settings(self, topic: Topic) -> None:
-        resource = ConfigResource(ResourceType.TOPIC, self.name(topic))
-        try:
-            entries = self._admin.describe_configs([resource], request_timeout=_REQUEST_S)[resource].result(_REQUEST_S)
-        except KafkaException as exception:
-            raise _unanswered(error_in(exception), self.name(topic)) from None
-        except TimeoutError:
-            raise _silent() from None
+        entries = self._settings_of(topic)
         for setting, wanted in _FOREVER.items():
             found = entries[setting].value
             if found != wanted:
@@ -187,6 +181,24 @@ class TopicCatalog:
                 f"{self.name(topic)} has max.message.bytes={entries['max.message.bytes'].value}: records of this chain "
                 f"need {self._batch_bytes}; raise it"
             )
+
+    def _settings_of(self, topic: Topic) -> Mapping[str, Any]:
+        """Whichever broker is asked; it may hear of a new topic later than the one that described it."""
+        resource = ConfigResource(ResourceType.TOPIC, self.name(topic))
+        deadline = time.monotonic() + _LEADERS_S
+        while True:
+            try:
+                asked = self._admin.describe_configs([resource], request_timeout=_REQUEST_S)[resource]
+                entries: dict[str, Any] = asked.result(_REQUEST_S)
+            except KafkaException as exception:
+                error = error_in(exception)
+                if error.code() not in MISSING or time.monotonic() > deadline:
+                    raise _unanswered(error, self.name(topic)) from None
+                time.sleep(0.02)
+            except TimeoutError:
+                raise _silent() from None
+            else:
+                return entries
 
     def _describe(self, topic: Topic) -> TopicDescription | None:
         name = self.name(topic)
