@@ -135,7 +135,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--data", type=Path)
     try:
         _run(parser.parse_args(arguments))
-    except HauptbuchError as error:
+    except (HauptbuchError, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     return 0
