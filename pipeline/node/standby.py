@@ -18,6 +18,7 @@ from pipeline.state.store import StateStore
 
 _RETRY_MS: Final = 200
 _TELL_MS: Final = 1_000
+_ONE_BLOCK: Final = 1
 
 
 class _Copy:
@@ -79,8 +80,8 @@ class Standbys:
         copy.observer.gone()
         return copy.store
 
-    def step(self, now_ms: int, enough: int) -> bool:
-        """Execute blocks of each copy until `enough` input records; whether there were any.
+    def step(self, now_ms: int, *, briefly: bool) -> bool:
+        """Execute blocks of each copy, `briefly` at most one; whether there were any.
 
         A copy that can't go on is left where it is: its error is told, and is nothing to those who lead.
         """
@@ -91,7 +92,7 @@ class Standbys:
             if copy.failed or now_ms < copy.retry_at_ms:
                 continue
             try:
-                progressed = self._follow(copy, now_ms, enough) or progressed
+                progressed = self._follow(copy, now_ms, briefly=briefly) or progressed
             except Retryable:
                 copy.retry_at_ms = now_ms + _RETRY_MS
             except HauptbuchError as error:
@@ -102,13 +103,13 @@ class Standbys:
         """Forget them all; their stores are closed. Idempotent."""
         self.keep(frozenset())
 
-    def _follow(self, copy: _Copy, now_ms: int, enough: int) -> bool:
+    def _follow(self, copy: _Copy, now_ms: int, *, briefly: bool) -> bool:
         if copy.store is None:
             copy.store = self._open_store(copy.shard)
         if copy.following is None:
             copy.following = Following(self._chain, copy.shard, self._log, copy.store, self._verifier)
         following = copy.following
-        if following.step(enough):
+        if following.step(_ONE_BLOCK) if briefly else following.step():
             if copy.is_warm:
                 copy.observer.follows(following.committed.height)
             else:

@@ -37,9 +37,6 @@ _FINISH_S: Final = 2.0
 _PAUSE_S: Final = 0.002
 _REPORT_MS: Final = 1_000
 _RETRY_MS: Final = 200
-_ALL_THERE_IS: Final = 1_024
-_BESIDE_LEADERS: Final = 1
-"""Input records after which a copy's step ends: one block, where shards that are led have work of their own."""
 
 
 class Membership(Ownership, Protocol):
@@ -188,7 +185,7 @@ class Worker:
         )
         if any(task.state in (TaskState.FENCING, TaskState.RECOVERING) for task in self.tasks.values()):
             return False
-        return self.standbys.step(now_ms, _BESIDE_LEADERS if busy else _ALL_THERE_IS)
+        return self.standbys.step(now_ms, briefly=busy)
 
     def _tell_progress(self) -> None:
         """Of recoveries that last: those that did so a second ago."""

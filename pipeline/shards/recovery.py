@@ -26,8 +26,8 @@ from pipeline.shards.tail import last_record
 from pipeline.state.store import StateStore
 
 _BLOCKS_A_STEP: Final = 16
-_RECORDS_A_STEP: Final = 1_024
-"""Others wait for a step: shards that are led by the same thread, and a rebalance."""
+_BYTES_A_STEP: Final = 1 << 20
+"""Of input records. Others wait for a step: shards that are led by the same thread, and a rebalance."""
 _NEAR_BLOCKS: Final = 256
 _NEAR_SLACK: Final = 16
 _RECORD_BYTES: Final = 64 << 20
@@ -85,23 +85,24 @@ class Following:
     place: Place
     """Where its block stands on the log; height -1 before the first."""
 
-    def step(self, enough: int = _RECORDS_A_STEP) -> bool:
-        """Execute blocks until `enough` input records; whether there were any whose inputs are here.
+    def step(self, enough_bytes: int = _BYTES_A_STEP) -> bool:
+        """Execute blocks until so many bytes of input; whether there were any whose inputs are here.
 
         Raises `TaskDiverged`, `Retryable`.
         """
         if not self._waiting:
             self._waiting.extend(self._reader.read(_BLOCKS_A_STEP))
-        records = 0
-        while self._waiting and records < enough:
+        done = 0
+        while self._waiting and done < enough_bytes:
             block = self._waiting[0]
             inputs = read_inputs(self._log, self.committed, block)
             if inputs is None:
                 break
             self._execute(block, inputs)
             self._waiting.popleft()
-            records += 1 + sum(item.count for item in block.header.inputs)
-        return records > 0
+            batches = (inputs.control, inputs.relay, inputs.transactions)
+            done += 1 + sum(len(record.value or b"") for batch in batches for record in batch.records)
+        return done > 0
 
     def _execute(self, block: CommittedBlock, inputs: BlockInputs) -> None:
         executed = follow(self._chain, self.committed, self.store.view(), block, inputs, self._verifier)
