@@ -20,6 +20,7 @@ from pipeline.errors import (
     TransactionAbortable,
 )
 from pipeline.log.kafka import KafkaLog
+from pipeline.log.kafka import reader as reader_module
 from pipeline.log.kafka import writer as writer_module
 from pipeline.log.port import Append, EventLog, Topic, TopicPartition
 
@@ -265,6 +266,34 @@ def test_what_was_committed_before_an_end_was_asked_is_never_missed(kafka: Kafka
             position = records[-1].offset + 1
     finally:
         other.close()
+
+
+def test_what_nobody_reads_is_not_fetched_for_ever(
+    kafka: Kafka, prefix: str, log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a recovery has read is given up; whoever comes back to it misses nothing."""
+    monkeypatch.setattr(reader_module, "_FORGOTTEN_S", 0.2)
+    monkeypatch.setattr(reader_module, "_BUSY_S", 0.1)
+
+    def read(source: TopicPartition, start: int) -> list[bytes | None]:
+        return [record.value for record in log.read(source, start, 9, 1000)]
+
+    log.append([Append(A0, None, b"0"), Append(A1, None, b"1")])
+    assert [read(source, 0) for source in (A0, A1)] == [[b"0"], [b"1"]]
+
+    def is_given_up() -> bool:
+        assert read(A1, 1) == []
+        log.wait(20)
+        return log._reader._tail.sources == [A1]
+
+    until(is_given_up)
+    other = kafka.log(prefix)
+    try:
+        other.append([Append(A0, None, b"2"), Append(A1, None, b"3")])
+    finally:
+        other.close()
+    assert read(A0, 1) == [b"2"]
+    until(lambda: read(A1, 1) == [b"3"])
 
 
 def test_small_records_fast(log: KafkaLog, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,8 @@ _SHARED_S: Final = 2.0
 4 % of a core."""
 _BUSY_S: Final = 1.0
 """A tail that was read within this is not moved."""
+_FORGOTTEN_S: Final = 10.0
+"""A tail that nobody read for this long is given up: what a recovery has read would else be fetched for ever."""
 
 
 class Reader:
@@ -56,6 +58,7 @@ class Reader:
         self._ends: dict[TopicPartition, tuple[int, int]] = {}  # (event, offset) of the last end that was told
         self._seen = threading.local()
         self._user, self._shared_until_s = 0, 0.0
+        self._release_at_s = 0.0
 
     def read(self, source: TopicPartition, start: int, max_records: int, max_bytes: int) -> list[LogRecord]:
         """As the port, for a partition that exists."""
@@ -120,7 +123,7 @@ class Reader:
                 if self._tail.records != seen or left <= 0 or is_due():
                     self._tail.pump(0)
                     self._seen.records = self._tail.records
-                    self._release_far()
+                    self._release(now_s)
                     return
                 self._tail.pump(min(_SLICE_S, left) if in_slices else left)
             finally:
@@ -189,13 +192,16 @@ class Reader:
         elif now_s - fetched.stuck_s > self._stall_s:
             raise stalled(self._name_of(source), source.partition, high, now_s - fetched.stuck_s)
 
-    def _release_far(self) -> None:
-        """Stop fetching what nobody reads from afar any more."""
-        now_s = time.monotonic()
-        for source in self._far.sources:
-            fetched = self._far.get(source)
-            if fetched is not None and now_s - fetched.used_s > _BUSY_S:
-                self._far.drop(source)
+    def _release(self, now_s: float) -> None:
+        """Stop fetching what nobody reads any more."""
+        if now_s < self._release_at_s:
+            return
+        self._release_at_s = now_s + _BUSY_S
+        for lane, unread_s in ((self._far, _BUSY_S), (self._tail, _FORGOTTEN_S)):
+            for source in lane.sources:
+                fetched = lane.get(source)
+                if fetched is not None and now_s - fetched.used_s > unread_s:
+                    lane.drop(source)
 
 
 def stalled(topic: str, partition: int, offset: int, seconds: float) -> Fatal:
