@@ -28,12 +28,15 @@ class _Delivery:
         self.offsets = [-1] * count
         self.left = count
         self.error: KafkaError | None = None
-        self.failed = ""
+        self.failed: Message | None = None
         self.lock = threading.Lock()
 
     def report(self, index: int, error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            self.error, self.failed = error, message.topic() or ""
+            self.error, self.failed = (
+                error,
+                message,
+            )  # no call: the client may have an exception set, which it would lose
         else:
             offset = message.offset()
             assert offset is not None, "a delivered record has an offset"
@@ -69,7 +72,8 @@ class PlainProducer:
             error = error_in(exception)
             raise refusal(error) or OutcomeUnknown(f"Kafka did not confirm every record: {error.str()}") from None
         if delivery.error is not None:
-            refused = refusal(delivery.error, delivery.failed)
+            assert delivery.failed is not None, "an error comes with its record"
+            refused = refusal(delivery.error, delivery.failed.topic() or "")
             raise refused or OutcomeUnknown(f"Kafka did not confirm every record: {delivery.error.str()}")
         return delivery.offsets
 

@@ -205,7 +205,7 @@ class KafkaWriter:
 
     def _commit(self, producer: Producer, appends: Sequence[Append]) -> Committed:
         deadline = time.monotonic() + COMMIT_S
-        offsets: list[int | ConfigError | None] = [None] * len(appends)
+        offsets: list[int | KafkaError | None] = [None] * len(appends)
         committing = False
         try:
             with plain_errors():
@@ -224,14 +224,20 @@ class KafkaWriter:
                 with contextlib.suppress(KafkaException):  # else the next fence aborts it
                     producer.abort_transaction(_ABORT_S)
             # The end of a transaction says only that a record was not taken; the record, that it may never be.
-            refused = next((item for item in offsets if isinstance(item, ConfigError)), None)
-            raise refused or write_fault(error, self._id, committing=committing) from None
+            raise self._never_taken(appends, offsets) or write_fault(error, self._id, committing=committing) from None
         taken = tuple(item for item in offsets if isinstance(item, int))
         assert len(taken) == len(offsets), "committed, so every record was delivered"
         return Committed(taken)
 
+    def _never_taken(self, appends: Sequence[Append], offsets: list[int | KafkaError | None]) -> ConfigError | None:
+        """The first record that the cluster will never take from this client."""
+        for (target, _, _), item in zip(appends, offsets, strict=True):
+            if isinstance(item, KafkaError) and (refused := refusal(item, self._name_of(target))) is not None:
+                return refused
+        return None
+
     def _produce(
-        self, producer: Producer, appends: Sequence[Append], first: int, offsets: list[int | ConfigError | None]
+        self, producer: Producer, appends: Sequence[Append], first: int, offsets: list[int | KafkaError | None]
     ) -> None:
         produce, name_of = producer.produce, self._name_of
         for index, (target, key, value) in enumerate(appends, first):
@@ -259,5 +265,6 @@ class KafkaWriter:
             time.sleep(_PAUSE_S)
 
 
-def _delivered(offsets: list[int | ConfigError | None], index: int, error: KafkaError | None, message: Message) -> None:
-    offsets[index] = message.offset() if error is None else refusal(error, message.topic() or "")
+def _delivered(offsets: list[int | KafkaError | None], index: int, error: KafkaError | None, message: Message) -> None:
+    # No call where there is an error: the client may have an exception set, which a call would lose.
+    offsets[index] = message.offset() if error is None else error
