@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -326,12 +327,13 @@ def quarantine_takes_any_bundle(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(engine_module._BlockRun, "_quarantined_bundle", set_aside)
 
 
-def attestors_sign_the_last_proposal(patch: pytest.MonkeyPatch) -> None:
+def attestors_sign_what_they_like(patch: pytest.MonkeyPatch) -> None:
     def choose(self: Attestor, follower: LedgerFollower, now_ms: int) -> object:
         if real(self, follower, now_ms) is None:
             return None
         judged = [follower.judge(candidate, now_ms) for candidate in follower.book.candidates]
-        return [plan for validity, plan in judged if validity is Validity.VALID][-1]
+        valid = [plan for validity, plan in judged if validity is Validity.VALID and plan is not None]
+        return min(valid, key=lambda plan: sha256(self._signer.key_id + plan.after.checkpoint_hash).digest())
 
     real = Attestor._choose
     patch.setattr(Attestor, "_choose", choose)
@@ -363,33 +365,33 @@ class Mutant:
 
 
 MUTANTS = [
-    Mutant(no_republishing, "the last block's outputs are published again after a recovery", 30),
-    Mutant(header_comes_last, "the header is the first record of a block's transaction", 30),
-    Mutant(store_before_log, "the store is written only after the commit", 30),
-    Mutant(unknown_means_committed, "a commit of unknown outcome is read from the log", 30),
-    Mutant(tail_is_not_read, "a recovery follows the log to its end", 30),
-    Mutant(tail_read_before_fencing, "the tail is read only after fencing", 30),
-    Mutant(workers_fence_without_asking, "a worker asks whether it owns the shard before it fences", 30),
-    Mutant(signers_fence_without_asking, "a signer asks whether it has the role before it fences", 30),
-    Mutant(positions_are_not_kept, "state and positions change together", 30),
-    Mutant(backlog_loses_a_record, "every record is in exactly one block", 30),
-    Mutant(signatures_are_not_checked, "a transaction's signature is checked", 30),
-    Mutant(bad_signatures_take_the_nonce, "the signature is checked before the nonce advances", 30),
-    Mutant(nonce_stays_after_a_failure, "the nonce advances once the signature held", 30),
-    Mutant(repeats_are_executed_again, "bundles follow by sequence and head", 30),
-    Mutant(refunds_are_forgotten, "a refused credit is refunded", 30),
-    Mutant(value_is_not_conserved, "value is conserved", 30),
-    Mutant(control_comes_last, "control applies before the rest of its block", 30),
-    Mutant(control_may_come_in_any_order, "control records are numbered and chained", 30),
-    Mutant(one_operator_is_enough, "k of n operators sign a control record", 30),
-    Mutant(old_attestors_are_not_asked, "the old attestors sign a change of attestors", 30),
-    Mutant(quarantine_is_ignored, "a quarantined record becomes a dead letter", 30),
-    Mutant(quarantine_takes_any_bundle, "a bundle that can be executed is, quarantined or not", 30),
-    Mutant(unowned_slots_are_empty, "a slot of another shard has the constant for it", 30),
-    Mutant(every_block_is_in_the_cut, "a round is a consistent cut", 30),
-    Mutant(signer_forgets, "the guard remembers what was signed", 30),
-    Mutant(last_round_is_not_finished, "a recovery publishes the state roots that are missing", 30),
-    Mutant(attestors_sign_the_last_proposal, "attestors sign the first valid proposal", 30),
-    Mutant(new_attestors_sign_at_once, "new attestors sign from the next round on", 30),
-    Mutant(one_attestor_is_enough, "k of n attestors sign a round", 30),
+    Mutant(no_republishing, "the last block's outputs are published again after a recovery", 40),
+    Mutant(header_comes_last, "the header is the first record of a block's transaction", 40),
+    Mutant(store_before_log, "the store is written only after the commit", 15),
+    Mutant(unknown_means_committed, "a commit of unknown outcome is read from the log", 40),
+    Mutant(tail_is_not_read, "a recovery follows the log to its end", 15),
+    Mutant(tail_read_before_fencing, "the tail is read only after fencing", 15),
+    Mutant(workers_fence_without_asking, "a worker asks whether it owns the shard before it fences", 40),
+    Mutant(signers_fence_without_asking, "a signer asks whether it has the role before it fences", 15),
+    Mutant(positions_are_not_kept, "state and positions change together", 15),
+    Mutant(backlog_loses_a_record, "every record is in exactly one block", 15),
+    Mutant(signatures_are_not_checked, "a transaction's signature is checked", 40),
+    Mutant(bad_signatures_take_the_nonce, "the signature is checked before the nonce advances", 40),
+    Mutant(nonce_stays_after_a_failure, "the nonce advances once the signature held", 15),
+    Mutant(repeats_are_executed_again, "bundles follow by sequence and head", 15),
+    Mutant(refunds_are_forgotten, "a refused credit is refunded", 15),
+    Mutant(value_is_not_conserved, "value is conserved", 15),
+    Mutant(control_comes_last, "control applies before the rest of its block", 15),
+    Mutant(control_may_come_in_any_order, "control records are numbered and chained", 15),
+    Mutant(one_operator_is_enough, "k of n operators sign a control record", 15),
+    Mutant(old_attestors_are_not_asked, "the old attestors sign a change of attestors", 15),
+    Mutant(quarantine_is_ignored, "a quarantined record becomes a dead letter", 15),
+    Mutant(quarantine_takes_any_bundle, "a bundle that can be executed is, quarantined or not", 15),
+    Mutant(unowned_slots_are_empty, "a slot of another shard has the constant for it", 15),
+    Mutant(every_block_is_in_the_cut, "a round is a consistent cut", 60),
+    Mutant(signer_forgets, "the guard remembers what was signed", 40),
+    Mutant(last_round_is_not_finished, "a recovery publishes the state roots that are missing", 15),
+    Mutant(attestors_sign_what_they_like, "attestors sign the first valid proposal", 40),
+    Mutant(new_attestors_sign_at_once, "new attestors sign from the next round on", 40),
+    Mutant(one_attestor_is_enough, "k of n attestors sign a round", 15),
 ]

@@ -1,6 +1,7 @@
 """Replay seeds, shorten one that fails, or run many: `python -m pipeline.testing.simulator SEED... [--trace]`."""
 
 import argparse
+import math
 import sys
 
 from pipeline.errors import ConfigError
@@ -21,11 +22,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, help="run so many seeds and report on all of them")
     parser.add_argument("--from", dest="first", type=int, default=0, metavar="SEED", help="where --count begins")
     parser.add_argument("--jobs", type=int, default=1, help="processes for --count")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no seed of --count after so long")
     options = parser.parse_args(arguments)
     if options.shrink is not None:
         return _shrink(options.shrink)
     if options.count is not None:
-        totals = run_seeds(options.first, options.count, max(1, options.jobs), _tell)
+        totals = run_seeds(options.first, options.count, max(1, options.jobs), _tell, 60 * options.minutes)
         print("\n".join(totals.render()))
         return 1 if totals.failures else 0
     if not options.seeds:

@@ -1,8 +1,10 @@
 """Many seeds on several cores, and what came of them."""
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from time import perf_counter, process_time
 
@@ -54,24 +56,35 @@ class Totals:
         return [*lines, f"{len(self.failures)} failed" if self.failures else "all held"]
 
 
-def run_seeds(first: int, count: int, jobs: int, progress: Callable[[Totals], None]) -> Totals:
-    """Simulate `count` seeds from `first` on, on `jobs` processes; `progress` is told after each batch."""
+def run_seeds(
+    first: int, count: int, jobs: int, progress: Callable[[Totals], None], most_s: float = math.inf
+) -> Totals:
+    """Simulate `count` seeds from `first` on, on `jobs` processes; `progress` is told after each batch.
+
+    No batch is begun after `most_s` seconds: the totals say how many seeds there were.
+    """
     totals, began = Totals(), perf_counter()
-    for batch in _batches(first, count, jobs):
-        totals.add(batch)
-        totals.wall_s = perf_counter() - began
-        progress(totals)
+    with closing(_batches(first, count, jobs)) as batches:
+        for batch in batches:
+            totals.add(batch)
+            totals.wall_s = perf_counter() - began
+            progress(totals)
+            if totals.wall_s > most_s:
+                break
     return totals
 
 
-def _batches(first: int, count: int, jobs: int) -> Iterator[Totals]:
+def _batches(first: int, count: int, jobs: int) -> Generator[Totals, None, None]:
     seeds = range(first, first + count)
     batches = [seeds[start : start + _BATCH] for start in range(0, count, _BATCH)]
     if jobs == 1:
         yield from map(_run_batch, batches)
         return
-    with ProcessPoolExecutor(jobs) as pool:
+    pool = ProcessPoolExecutor(jobs)
+    try:
         yield from pool.map(_run_batch, batches)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _run_batch(seeds: range) -> Totals:

@@ -41,21 +41,21 @@ class Chaos:
             "step": 100 + 20 * attestors,
             "publish": random.choice((15, 25, 60)),
             "lie": random.choice((0, 4, 12)),
-            "lie about signatures": random.choice((0, 0, 4)),
-            "lie about control": random.choice((0, 0, 1)),
+            "lie about signatures": random.choice((0, 4, 8) if attestors else (0, 0, 4)),
+            "lie about control": random.choice((0, 1, 2)),
             "forge": random.choice((0, 0, 1)),
-            "govern": random.choice((0, 1, 2)),
+            "govern": random.choice((0, 1, 3)),
             "subscribe": 3,
-            "tick": random.choice((5, 20, 60)),
+            "tick": random.choice((10, 30, 60)),
             "crash worker": sometimes(1),
             "lose store": sometimes(1),
-            "take over": sometimes(2),
+            "take over": sometimes(3),
             "crash signer": sometimes(1),
             "replace signer": sometimes(1),
             "lose signer's disk": sometimes(1),
             "away": sometimes(2 if attestors else 0),
             "back": 2 if attestors else 0,
-            "power cut": sometimes(1),
+            "power cut": sometimes(1) if random.random() < 0.5 else 0,
         }
         return cls(
             shards=random.randint(1, 4),
@@ -65,7 +65,7 @@ class Chaos:
             threshold=threshold,
             idle_tasks=random.random() < 0.5,
             executes_again=random.random() < 0.3,
-            commit_fails=random.choice((0.0, 0.05, 0.1, 0.25)) if wild else 0.0,
+            commit_fails=random.choice((0.0, 0.1, 0.2, 0.4)) if wild else 0.0,
             store_crashes=random.choice((0.0, 0.1, 0.3, 0.6)) if wild else 0.0,
             log_crashes=random.choice((0.0, 0.5, 0.9)) if wild else 0.0,
             weights=weights,
@@ -74,7 +74,7 @@ class Chaos:
 
 def draw_failing(random: Random) -> Failing:
     """How one commit fails."""
-    fault = random.choice((*CommitFault, CommitFault.PREFIX, CommitFault.COMMITTED))
+    fault = random.choice((*CommitFault, CommitFault.PREFIX, CommitFault.COMMITTED, CommitFault.LATE))
     seed = random.getrandbits(32)
     return Failing(fault, random.random() < 0.5, lambda appends: part_of(appends, Random(seed)))
 

@@ -58,11 +58,11 @@ class Operators:
     def _action(self) -> Action:
         random = self._random
         match random.randrange(10):
-            case 0 | 1:
+            case 0:
                 return CreateShard(self._cluster.active_shards)
-            case 2 | 3 | 4 if self._cluster.chaos.attestors:
+            case 1 | 2 | 3 if self._cluster.chaos.attestors:
                 return self._new_attestors()
-            case 5 | 6 | 7:
+            case 4 | 5 | 6:
                 return self._quarantine()
             case _:
                 return CollectFees(random.choice(self._traffic.actors).address)
@@ -73,18 +73,24 @@ class Operators:
         return SetAttestors(tuple(chosen), self._random.randint(1, len(chosen)))
 
     def _quarantine(self) -> Action:
-        """Of a transaction that was or was not executed meanwhile, or of a bundle, which is executed all the same."""
-        random = self._random
-        published = self._traffic.published
-        if published and random.random() < 0.7:
-            target, offset, value = published[-1] if random.random() < 0.7 else random.choice(published)
-            return _set_aside(target, offset, value if random.random() < 0.8 else b"another")
-        target = TopicPartition(Topic.RELAY, random.randrange(self._cluster.active_shards))
-        start = max(0, self._cluster.log.end_offset(target) - 4)
-        records = self._cluster.log.read(target, start, 4, 1 << 20)
-        if not records:
+        """Of a transaction, executed meanwhile or not, or of a true bundle that waits: executed all the same."""
+        random, published = self._random, self._traffic.published
+        waiting = self._waiting_bundles()
+        if waiting and random.random() < 0.6:
+            target, record = random.choice(waiting)
+            return _set_aside(target, record.offset, record.value or b"")
+        if not published:
             return CollectFees(random.choice(self._traffic.actors).address)
-        return _set_aside(target, records[-1].offset, records[-1].value or b"")
+        target, offset, value = published[-1] if random.random() < 0.7 else random.choice(published)
+        return _set_aside(target, offset, value if random.random() < 0.8 else b"another")
+
+    def _waiting_bundles(self) -> list[tuple[TopicPartition, LogRecord]]:
+        found = []
+        for shard in range(self._cluster.active_shards):
+            target = TopicPartition(Topic.RELAY, shard)
+            position = self._cluster.task(shard).committed.positions[1]
+            found += [(target, record) for record in self._cluster.log.read(target, position, 4, 1 << 20)]
+        return found
 
     def _publish(self, action: Action) -> bool:
         """Whether it was acknowledged."""

@@ -10,7 +10,6 @@ from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import SLOTS, StateKey, tagged_hash
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.ledger.checkpoints import Checkpoint, StateRoot
-from pipeline.log.port import EventLog
 from pipeline.testing.naive_tree import naive_shard_root, naive_slot_root
 from pipeline.testing.simulator.cluster import Cluster
 from pipeline.testing.simulator.outcomes import Outcomes, all_records
@@ -43,7 +42,7 @@ def check(cluster: Cluster, subscriber: Subscriber, seed: int) -> tuple[Outcomes
         assert told == (head.height, cursor.block_hash, head.state_root), f"shard {shard}: the head is not signed"
     _check_read(cluster, subscriber, prediction, signed, seed)
     _check_root(cluster, prediction, signed, seed)
-    report = audit_log(Tools(lambda: _Lent(cluster.log), lambda: InlineVerifier(TEST_SUITES), memory_kv))
+    report = audit_log(Tools(lambda: cluster.log, lambda: InlineVerifier(TEST_SUITES), memory_kv))
     found = [finding for finding in report.findings if not _is_planted(cluster, finding)]
     assert not found, f"the audit found: {found[0]}"
     assert not report.in_flight, "the audit sees bundles in flight"
@@ -116,19 +115,6 @@ def _check_consumed(cluster: Cluster, outcomes: Outcomes) -> None:
             assert not records or records[-1].offset < position, f"shard {shard}: {topic.topic_name} is not consumed"
             counted = sum(header.input(topic).count for header in headers)
             assert counted == len(records), f"shard {shard}: {counted} of {len(records)} {topic.topic_name} in blocks"
-
-
-class _Lent:
-    """A log that outlives the audit's close."""
-
-    def __init__(self, log: EventLog) -> None:
-        self._log = log
-        self.partitions, self.read, self.end_offset = log.partitions, log.read, log.end_offset
-        self.settle = log.settle
-        self.create_topic, self.append, self.writer, self.wait = log.create_topic, log.append, log.writer, log.wait
-
-    def close(self) -> None:
-        """Nothing."""
 
 
 def digest(cluster: Cluster, trace: list[str]) -> str:
