@@ -75,6 +75,7 @@ class CountingVerifier:
         """Counts for `verifier`."""
         self.inner = verifier
         self.count = 0
+        self.begin = verifier.begin
         self.prefetch = verifier.prefetch
         self.accepts_key = verifier.accepts_key
 

@@ -52,8 +52,8 @@ def raise_transaction_amount(editor: LogEditor) -> Damage:
     """One unit more in a signed transfer."""
     source, record, signed = transfers(editor)[0]
     body = TransactionBody.from_bytes(signed.body)
-    raised = replace(body, operations=tuple(_raised(item) for item in body.operations))
-    editor.put(source, record.offset, replace(signed, body=raised.to_bytes()).to_record())
+    raised = body._replace(operations=tuple(_raised(item) for item in body.operations))
+    editor.put(source, record.offset, signed._replace(body=raised.to_bytes()).to_record())
     return damage_at("an amount raised in a transaction", source, record, None)
 
 
@@ -87,7 +87,7 @@ def alter_receipt(editor: LogEditor) -> Damage:
             for index, datum in enumerate(chunk.receipts):
                 receipt = decode_receipt(datum)
                 if isinstance(receipt, TransactionReceipt):
-                    other = encode_receipt(replace(receipt, fee=receipt.fee + 1))
+                    other = encode_receipt(receipt._replace(fee=receipt.fee + 1))
                     receipts = (*chunk.receipts[:index], other, *chunk.receipts[index + 1 :])
                     editor.put(source, record.offset, replace(chunk, receipts=receipts).to_record())
                     return damage_at("a receipt altered", source, record, chunk.height)

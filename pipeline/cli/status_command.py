@@ -10,6 +10,7 @@ from pipeline.cli.surroundings import Directory, Json, Kafka, reading
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.ledger.composer import Awaited, awaited_control
 from pipeline.ledger.cursor import ShardCursor
+from pipeline.ledger.reading import InputReader
 from pipeline.node.layout import lock_holder
 from pipeline.node.reader import LedgerView, SignedHead
 
@@ -96,7 +97,7 @@ def _awaited(reader: LedgerView, cursor: ShardCursor) -> Awaited | None:
     records = reader.log.read(cursor.source(Topic.RELAY), relay, 1, 1)
     if not records or reader.log.read(cursor.source(Topic.CONTROL), control, 1, 1):
         return None
-    return awaited_control(reader.chain, cursor, records[0])
+    return awaited_control(InputReader(reader.chain, cursor.shard), cursor, records[0])
 
 
 def _object(shard: _Shard) -> dict[str, Any]:

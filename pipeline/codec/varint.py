@@ -33,7 +33,11 @@ def read_long(data: bytes, position: int) -> tuple[int, int]:
     """A minimal long and the position behind it. Raises `NotCanonical`, or `IndexError` at the end of the data."""
     byte = data[position]
     if byte < 0x80:
-        return (byte >> 1) ^ -(byte & 1), position + 1
+        return byte >> 1 ^ -(byte & 1), position + 1
+    second = data[position + 1]
+    if 0 < second < 0x80:
+        value = byte & 0x7F | second << 7
+        return value >> 1 ^ -(value & 1), position + 2
     value, shift, start = byte & 0x7F, 7, position
     while byte >= 0x80:
         position += 1
@@ -58,7 +62,11 @@ def read_int(data: bytes, position: int) -> tuple[int, int]:
 
 def read_prefixed(data: bytes, position: int) -> tuple[bytes, int]:
     """An Avro `bytes` value and the position behind it."""
-    length, position = read_long(data, position)
+    byte = data[position]
+    if byte < 0x80 and not byte & 1:  # up to 63 bytes: the common case, without a call
+        length, position = byte >> 1, position + 1
+    else:
+        length, position = read_long(data, position)
     end = position + length
     if length < 0 or end > len(data):
         raise NotCanonical

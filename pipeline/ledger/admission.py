@@ -1,6 +1,6 @@
 """Stages 2 and 3 of a transaction's checks. The order is consensus: codes are hashed into receipts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipeline.codec.types import MAX_AMOUNT, ShardId, StateKey, slot_of_id
 from pipeline.crypto import contexts
@@ -12,7 +12,7 @@ from pipeline.ledger.chain import Chain
 from pipeline.ledger.codes import Code
 from pipeline.ledger.leaves import Account, account_key, balance_key, fees_key, public_key_key
 from pipeline.ledger.operations import record_key
-from pipeline.ledger.overlay import Overlay
+from pipeline.ledger.overlay import Overlay, StateView
 from pipeline.ledger.prepared import PreparedTransaction
 from pipeline.ledger.transactions import Mint, SignedTransaction, Transfer
 
@@ -78,7 +78,7 @@ def take_nonce_and_fee(
     raw = overlay.get(key)
     assert raw is not None, "stage 3 without stage 2"
     account = Account.from_bytes(raw)
-    overlay.set(key, account._replace(nonce=account.nonce + 1).to_bytes())
+    overlay.set(key, Account(account.nonce + 1, account.suite, account.key_hash).to_bytes())
     if not account.suite:
         assert signed.public_key is not None, "stage 2 demands a key"
         record_key(overlay, body.sender, signed.suite, signed.public_key)
@@ -115,16 +115,39 @@ def prefetch(
 
     Only a guess: the engine picks the key in its turn and asks again, so this changes no result.
     """
-    owner_of = chain.shard_map.owner_of
-    # Only what this shard holds: anyone can publish a transaction of another shard's account here.
-    batch = [
+    batch = _payable(chain, shard, transactions)
+    verifier.prefetch(_likely_jobs(overlay, verifier, batch))
+    keys: list[StateKey] = []
+    for item in batch:
+        sender = item.body.sender
+        for operation, entries in zip(item.body.operations, item.placed, strict=True):
+            if isinstance(operation, Transfer | Mint):
+                keys.append(balance_key(sender, operation.asset))
+                keys += [balance_key(to, operation.asset) for to, _, _, owner in entries if owner == shard]
+    load_receivers(overlay, keys)
+
+
+def begin_verifying(
+    chain: Chain, shard: ShardId, view: StateView, verifier: Verifier, transactions: Iterable[PreparedTransaction]
+) -> None:
+    """Have the signatures of transactions that wait verified beside other work. As much a guess as `prefetch`."""
+    verifier.begin(_likely_jobs(Overlay(view), verifier, _payable(chain, shard, transactions)))
+
+
+def _payable(chain: Chain, shard: ShardId, transactions: Iterable[PreparedTransaction]) -> list[PreparedTransaction]:
+    """Only what this shard holds: anyone can publish a transaction of another shard's account here."""
+    chain_id, owner_of = chain.chain_id, chain.shard_map.owner_of
+    return [
         item
         for item in transactions
-        if item.within_limits and item.body.chain_id == chain.chain_id and owner_of(item.body.sender) == shard
+        if item.within_limits and item.body.chain_id == chain_id and owner_of(item.body.sender) == shard
     ]
+
+
+def _likely_jobs(overlay: Overlay, verifier: Verifier, batch: Sequence[PreparedTransaction]) -> list[VerifyJob]:
+    """The signatures that stage two will probably ask for."""
     overlay.load([account_key(item.body.sender) for item in batch])
     jobs: list[VerifyJob] = []
-    keys: list[StateKey] = []
     offered: dict[bytes, bytes] = {}
     for item in batch:
         body = item.body
@@ -141,9 +164,4 @@ def prefetch(
             key = offered.get(body.sender)
         if key is not None and verifier.accepts_key(item.signed.suite, key):
             jobs.append(_job(item.signed, key))
-        for operation, entries in zip(body.operations, item.placed, strict=True):
-            if isinstance(operation, Transfer | Mint):
-                keys.append(balance_key(body.sender, operation.asset))
-                keys += [balance_key(to, operation.asset) for to, _, _, owner in entries if owner == shard]
-    verifier.prefetch(jobs)
-    load_receivers(overlay, keys)
+    return jobs

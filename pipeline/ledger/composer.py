@@ -12,8 +12,8 @@ from pipeline.ledger.chain import Chain
 from pipeline.ledger.codes import DeadLetterReason
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.ledger.engine import BlockInputs, InputBatch
-from pipeline.ledger.inbound import ReadBundle, follows, inbound_entry_gas, read_bundle
-from pipeline.ledger.prepared import TransactionReader
+from pipeline.ledger.inbound import ReadBundle, follows, inbound_entry_gas
+from pipeline.ledger.reading import InputReader
 
 
 class Waiting(NamedTuple):
@@ -42,7 +42,7 @@ class Composition(NamedTuple):
 
 
 def compose(
-    chain: Chain, cursor: ShardCursor, waiting: Waiting, reader: TransactionReader, *, control_at_least: int = 0
+    chain: Chain, cursor: ShardCursor, waiting: Waiting, reader: InputReader, *, control_at_least: int = 0
 ) -> Composition:
     """The next block's inputs; decodes what it takes, through `reader`, so that the engine need not again.
 
@@ -55,10 +55,10 @@ def compose(
     inbound_gas, inbound_records = limits.block_gas, records_left
     if waiting.transactions:
         inbound_gas, inbound_records = inbound_gas // 2, (records_left + 1) // 2
-    relay, gas, awaited = _take_relay(chain, cursor, waiting.relay[:inbound_records], inbound_gas)
+    relay, gas, awaited = _take_relay(chain, cursor, waiting.relay[:inbound_records], inbound_gas, reader)
     # What waits on control can set the bundle aside, or be what it waits for.
     if awaited is not None and not waiting.control:
-        read = read_bundle(chain, cursor.shard, waiting.relay[0])
+        read = reader.bundle(waiting.relay[0])
         assert not isinstance(read, DeadLetterReason), "it was read before"
         follows(chain, cursor.shard, cursor.channels_in.get(read.bundle.source), read)
     records_left -= relay
@@ -66,7 +66,7 @@ def compose(
     transactions = 0
     for record in waiting.transactions[:records_left]:
         room_bytes -= len(record.value or b"") + len(record.key or b"")
-        prepared = reader.read(record)
+        prepared = reader.transaction(record)
         gas += 0 if isinstance(prepared, DeadLetterReason) else prepared.gas
         if (transactions and room_bytes < 0) or gas > limits.block_gas:
             break
@@ -79,12 +79,12 @@ def compose(
     return Composition(BlockInputs(*batches), taken, awaited)
 
 
-def awaited_control(chain: Chain, cursor: ShardCursor, record: LogRecord) -> Awaited | None:
+def awaited_control(reader: InputReader, cursor: ShardCursor, record: LogRecord) -> Awaited | None:
     """What the next record of relay waits for: the control records that its source had seen.
 
     None where it waits for nothing: it is no bundle, a repeat, or operators set it aside.
     """
-    read = read_bundle(chain, cursor.shard, record)
+    read = reader.bundle(record)
     if isinstance(read, DeadLetterReason) or not _is_ahead(cursor, read, record):
         return None
     last = cursor.channels_in.get(read.bundle.source)
@@ -101,7 +101,7 @@ def _is_ahead(cursor: ShardCursor, read: ReadBundle, record: LogRecord) -> bool:
 
 
 def _take_relay(
-    chain: Chain, cursor: ShardCursor, records: Sequence[LogRecord], limit: int
+    chain: Chain, cursor: ShardCursor, records: Sequence[LogRecord], limit: int, reader: InputReader
 ) -> tuple[int, int, Awaited | None]:
     """How many bundles fit `limit` gas and a block's bytes, their gas, and what the first waits for."""
     entry_gas, gas, room_bytes = inbound_entry_gas(chain), 0, chain.genesis.limits.block_bytes
@@ -109,14 +109,14 @@ def _take_relay(
         room_bytes -= len(record.value or b"")
         if index and room_bytes < 0:
             return index, gas, None
-        read = read_bundle(chain, cursor.shard, record)
+        read = reader.bundle(record)
         if isinstance(read, DeadLetterReason):
             continue
         cost = read.effects * entry_gas
         ahead = _is_ahead(cursor, read, record)
         if index and (gas + cost > limit or ahead):
             return index, gas, None
-        if ahead and (awaited := awaited_control(chain, cursor, record)) is not None:
+        if ahead and (awaited := awaited_control(reader, cursor, record)) is not None:
             return 0, 0, awaited
         gas += cost
     return len(records), gas, None

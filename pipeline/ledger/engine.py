@@ -4,6 +4,7 @@ Order inside a block: control, relay, transactions, each by offset. Nothing here
 header or timestamp, or depends on the order of a set or dict.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.codec.topics import LogRecord, Topic
@@ -19,17 +20,19 @@ from pipeline.ledger.control import CollectFees
 from pipeline.ledger.control_state import AppliedControl, ControlState, admit
 from pipeline.ledger.cursor import INPUT_TOPICS, ShardCursor
 from pipeline.ledger.fees import collect_fees
-from pipeline.ledger.inbound import EffectRun, ReadBundle, follows, inbound_entry_gas, read_bundle
+from pipeline.ledger.inbound import EffectRun, ReadBundle, follows, inbound_entry_gas
 from pipeline.ledger.leaves import Account, account_key
 from pipeline.ledger.operations import OperationRun
 from pipeline.ledger.outbox import Outbox
 from pipeline.ledger.overlay import Overlay, PreparedState, StateView
 from pipeline.ledger.packing import ChannelHead
-from pipeline.ledger.prepared import PreparedTransaction, TransactionReader
+from pipeline.ledger.prepared import PreparedTransaction
+from pipeline.ledger.reading import InputReader
 from pipeline.ledger.receipts import (
     BundleReceipt,
     ControlReceipt,
     DeadLetter,
+    EntryFailure,
     Receipt,
     TransactionReceipt,
     encode_receipt,
@@ -76,11 +79,11 @@ def execute(
     inputs: BlockInputs,
     timestamp_ms: int,
     verifier: Verifier,
-    reader: TransactionReader | None = None,
+    reader: InputReader | None = None,
 ) -> ExecutedBlock:
     """Execute one block on top of `cursor` and `view`.
 
-    `reader` may hold transactions of these records that were prepared before. Raises `TaskDiverged` where the rules
+    `reader` may hold what was read of these records before. Raises `TaskDiverged` where the rules
     leave no block: a forked or broken relay channel, another genesis, an unknown protocol.
     """
     if timestamp_ms < cursor.timestamp_ms:
@@ -88,7 +91,7 @@ def execute(
             f"shard {cursor.shard}: block time {timestamp_ms} is before {cursor.timestamp_ms}, its predecessor's; "
             "audit the shard"
         )
-    run = _BlockRun(chain, cursor, view, timestamp_ms, verifier, reader or TransactionReader(chain, cursor.shard))
+    run = _BlockRun(chain, cursor, view, timestamp_ms, verifier, reader or InputReader(chain, cursor.shard))
     run.control(inputs.control)
     run.relay(inputs.relay)
     run.transactions(inputs.transactions)
@@ -105,7 +108,7 @@ class _BlockRun:
         view: StateView,
         timestamp_ms: int,
         verifier: Verifier,
-        reader: TransactionReader,
+        reader: InputReader,
     ) -> None:
         self._chain = chain
         self._cursor = cursor
@@ -187,7 +190,7 @@ class _BlockRun:
         """Bundles from other shards, each to its channel."""
         source = self._cursor.source(Topic.RELAY)
         for record in batch.records:
-            read = read_bundle(self._chain, self._shard, record)
+            read = self._reader.bundle(record)
             if isinstance(read, DeadLetterReason):
                 self._bury(Topic.RELAY, record, read)
                 continue
@@ -233,7 +236,7 @@ class _BlockRun:
         source = self._cursor.source(Topic.TRANSACTIONS)
         ready: list[PreparedTransaction] = []
         for record in batch.records:
-            read = self._reader.read(record)
+            read = self._reader.transaction(record)
             if isinstance(read, DeadLetterReason):
                 self._bury(Topic.TRANSACTIONS, record, read)
             elif self._control.is_quarantined(source, record):
@@ -260,15 +263,15 @@ class _BlockRun:
         self._gas_used += gas
         slot = slot_of_id(body.sender)
         self._slot_gas[slot] = self._slot_gas.get(slot, 0) + gas
-        run = OperationRun(self._chain, self._shard, self._overlay, self._verifier, prepared)
+        failures: Sequence[EntryFailure] = ()
         if code is Code.OK:
-            code = run.run()
+            run = OperationRun(self._chain, self._shard, self._overlay, self._verifier, prepared)
+            code, failures = run.run(), run.failures
             owner = len(self._receipts)
-            for destination, asset, kind, reference, entries in run.effects.sent:
-                fields = (prepared.tx_id, body.sender, asset, kind, reference)
-                self._outbox.add(destination, owner, *fields, entries)
+            for destination, asset, kind, reference, entries in run.sent:
+                self._outbox.add(destination, owner, prepared.tx_id, body.sender, asset, kind, reference, entries)
         return TransactionReceipt(
-            self._shard, offset, prepared.tx_id, body.sender, body.nonce, code, True, gas, fee, tuple(run.failures)
+            self._shard, offset, prepared.tx_id, body.sender, body.nonce, code, True, gas, fee, tuple(failures)
         )
 
     # The block's end
@@ -277,12 +280,7 @@ class _BlockRun:
         """Bundles, receipts, roots, header."""
         cursor, control = self._cursor, self._control
         bundles, heads_out, uses = self._outbox.close(self._chain, cursor, self._height, control.sequence)
-        receipts = tuple(
-            [
-                encode_receipt(replace(receipt, channels=tuple(uses[index])) if index in uses else receipt)
-                for index, receipt in enumerate(self._receipts)
-            ]
-        )
+        receipts = tuple([encode_receipt(receipt, uses.get(index, ())) for index, receipt in enumerate(self._receipts)])
         prepared = self._view.prepare(self._conserving_changes())
         after = ShardCursor(
             self._shard,

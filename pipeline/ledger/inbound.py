@@ -4,7 +4,7 @@ from typing import Final, NamedTuple
 
 from pipeline.codec.avro import MAGIC, codec
 from pipeline.codec.topics import LogRecord
-from pipeline.codec.types import AssetId, Hash32, ShardId, slot_of_id
+from pipeline.codec.types import AssetId, Hash32, ShardId
 from pipeline.errors import PoisonRecord, TaskDiverged
 from pipeline.ledger.balances import credit, load_receivers, set_frozen
 from pipeline.ledger.chain import Chain
@@ -103,37 +103,39 @@ class EffectRun:
         """
         failures: list[BundleFailure] = []
         gas: dict[int, int] = {}
-        received: list[tuple[AssetId, int]] = []
+        received: dict[AssetId, int] = {}
         refunds: list[tuple[ShardId, RelayGroup, list[bytes]]] = []
-        owner_of = self._chain.shard_map.owner_of
+        shard, entry_gas, from_bytes = self._shard, self._entry_gas, int.from_bytes
+        owners, unpack = self._chain.shard_map.owners, RELAY_ENTRY.iter_unpack
         load_receivers(
             self._overlay,
             [
                 balance_key(to, group.asset)
                 for group in groups
-                for _, to, _ in RELAY_ENTRY.iter_unpack(group.entries)
-                if owner_of(to) == self._shard
+                for _, to, _ in unpack(group.entries)
+                if owners[to[0] << 4 | to[1] >> 4] == self._shard
             ],
         )
         for index, group in enumerate(groups):
             refused: list[bytes] = []
             value = 0
-            for entry, to, raw_amount in RELAY_ENTRY.iter_unpack(group.entries):
-                slot = slot_of_id(to)
-                gas[slot] = gas.get(slot, 0) + self._entry_gas
-                amount = int.from_bytes(raw_amount, "big")
-                code = self._effect(group, to, amount)
+            kind = EffectKind(group.kind)
+            for entry, to, raw_amount in unpack(group.entries):
+                slot = to[0] << 4 | to[1] >> 4
+                gas[slot] = gas.get(slot, 0) + entry_gas
+                amount = from_bytes(raw_amount, "big")
+                code = self._effect(kind, group.asset, to, amount) if owners[slot] == shard else Code.SLOT_NOT_OWNED
                 if code is Code.OK:
                     value += amount
                     continue
                 failures.append(BundleFailure(index, entry, code))
-                if group.kind == EffectKind.CREDIT:
+                if kind is EffectKind.CREDIT:
                     value += amount
                     refused.append(RELAY_ENTRY.pack(entry, group.sender, raw_amount))
-            if group.kind in VALUE_KINDS:
-                received.append((group.asset, value))
+            if kind in VALUE_KINDS:
+                received[group.asset] = received.get(group.asset, 0) + value
             if refused:
-                home = owner_of(group.sender)
+                home = self._chain.shard_map.owner_of(group.sender)
                 if home == self._shard:
                     self._refund_here(group, refused)
                 else:
@@ -141,23 +143,21 @@ class EffectRun:
         for home, group, refused in refunds:
             fields = (group.tx_id, group.sender, group.asset, EffectKind.REFUND, group.reference)
             self._outbox.add(home, owner, *fields, refused)
-        for asset, value in received:
+        for asset, value in received.items():
             self.received[asset] = self.received.get(asset, 0) + value
         for touched, spent in gas.items():
             self._slot_gas[touched] = self._slot_gas.get(touched, 0) + spent
         return tuple(failures)
 
-    def _effect(self, group: RelayGroup, to: bytes, amount: int) -> Code:
-        if self._chain.shard_map.owner_of(to) != self._shard:
-            return Code.SLOT_NOT_OWNED
-        match EffectKind(group.kind):
+    def _effect(self, kind: EffectKind, asset: AssetId, to: bytes, amount: int) -> Code:
+        match kind:
             case EffectKind.CREDIT:
-                return Code.OK if credit(self._overlay, to, group.asset, amount) else Code.FROZEN
+                return Code.OK if credit(self._overlay, to, asset, amount) else Code.FROZEN
             case EffectKind.REFUND | EffectKind.FEES:
-                credit(self._overlay, to, group.asset, amount, even_if_frozen=True)
+                credit(self._overlay, to, asset, amount, even_if_frozen=True)
                 return Code.OK
-            case EffectKind.FREEZE | EffectKind.THAW as kind:
-                set_frozen(self._overlay, to, group.asset, frozen=kind is EffectKind.FREEZE)
+            case EffectKind.FREEZE | EffectKind.THAW:
+                set_frozen(self._overlay, to, asset, frozen=kind is EffectKind.FREEZE)
                 return Code.OK
 
     def _refund_here(self, group: RelayGroup, refused: list[bytes]) -> None:

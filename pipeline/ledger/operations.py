@@ -1,7 +1,6 @@
 """What operations do: each entry against the state that the earlier ones left."""
 
-from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Final, NamedTuple, assert_never
 
 from pipeline.codec.types import MAX_AMOUNT, Address, AssetId, ShardId
 from pipeline.crypto import contexts
@@ -10,7 +9,7 @@ from pipeline.crypto.verifier import Verifier, VerifyJob
 from pipeline.ledger.balances import balance_of, credit, set_balance, set_frozen
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.codes import Code
-from pipeline.ledger.leaves import Account, Asset, account_key, asset_key, data_key, public_key_key
+from pipeline.ledger.leaves import Account, Asset, Balance, account_key, asset_key, data_key, public_key_key
 from pipeline.ledger.overlay import Overlay
 from pipeline.ledger.packing import RELAY_ENTRY
 from pipeline.ledger.prepared import PlacedEntry, PreparedTransaction
@@ -31,12 +30,17 @@ from pipeline.ledger.transactions import (
     rotation_message,
 )
 
+_ATOMIC: Final = int(Mode.ATOMIC)
 
-@dataclass(slots=True)
-class Effects:
-    """Entries that leave the shard, by (destination, asset, kind, reference), in the order of first use."""
 
-    sent: list[tuple[ShardId, AssetId, EffectKind, bytes, list[bytes]]] = field(default_factory=list)
+class Sent(NamedTuple):
+    """Entries of one operation that leave the shard for one other."""
+
+    destination: ShardId
+    asset: AssetId
+    kind: EffectKind
+    reference: bytes
+    entries: list[bytes]
 
 
 class _Stop(Exception):  # noqa: N818 - control flow of ATOMIC, never an error
@@ -45,6 +49,10 @@ class _Stop(Exception):  # noqa: N818 - control flow of ATOMIC, never an error
 
 class OperationRun:
     """Executes the operations of one transaction whose signature held and whose fee is paid."""
+
+    __slots__ = (
+        "_atomic", "_chain", "_entry", "_overlay", "_prepared", "_sender", "_shard", "_verifier", "failures", "sent",
+    )  # fmt: skip
 
     def __init__(
         self, chain: Chain, shard: ShardId, overlay: Overlay, verifier: Verifier, prepared: PreparedTransaction
@@ -56,13 +64,13 @@ class OperationRun:
         self._verifier = verifier
         self._prepared = prepared
         self._sender = prepared.body.sender
-        self._atomic = prepared.body.mode == Mode.ATOMIC
+        self._atomic = prepared.body.mode == _ATOMIC
         self._entry = 0
         self.failures: list[EntryFailure] = []
-        self.effects = Effects()
+        self.sent: list[Sent] = []
 
     def run(self) -> Code:
-        """The transaction's code; `failures` and `effects` hold what came of it."""
+        """The transaction's code; `failures` and `sent`, in the order of first use, hold what came of it."""
         operations = zip(self._prepared.body.operations, self._prepared.placed, strict=True)
         if not self._atomic:
             for operation, entries in operations:
@@ -74,7 +82,7 @@ class OperationRun:
                 self._execute(operation, entries)
         except _Stop:
             self._overlay.undo()
-            self.effects = Effects()
+            self.sent = []
             return self.failures[0].code
         self._overlay.keep()
         return Code.OK
@@ -87,15 +95,14 @@ class OperationRun:
     def _execute(self, operation: Operation, entries: list[PlacedEntry]) -> None:
         first = self._entry
         self._entry += len(entries) or 1
-        match operation:
-            case Transfer():
-                self._transfer(operation, entries, first)
-            case Mint():
-                self._mint(operation, entries, first)
-            case _:
-                code = self._single(operation, first)
-                if code is not Code.OK:
-                    self._fail(first, code)
+        if isinstance(operation, Transfer):
+            self._transfer(operation, entries, first)
+        elif isinstance(operation, Mint):
+            self._mint(operation, entries, first)
+        else:
+            code = self._single(operation, first)
+            if code is not Code.OK:
+                self._fail(first, code)
 
     def _single(self, operation: Operation, entry: int) -> Code:
         match operation:
@@ -146,7 +153,7 @@ class OperationRun:
                     self._fail(index, Code.FROZEN)
         finally:
             if funds != balance.amount:
-                set_balance(overlay, sender, asset, balance._replace(amount=funds))
+                set_balance(overlay, sender, asset, Balance(funds, balance.frozen))
         self._send(asset, EffectKind.CREDIT, operation.reference, away)
 
     def _mint(self, operation: Mint, entries: list[PlacedEntry], first: int) -> None:
@@ -173,7 +180,7 @@ class OperationRun:
         self._send(asset_id, EffectKind.CREDIT, operation.reference, away)
 
     def _send(self, asset: AssetId, kind: EffectKind, reference: bytes, away: dict[ShardId, list[bytes]]) -> None:
-        self.effects.sent += [(owner, asset, kind, reference, entries) for owner, entries in away.items()]
+        self.sent += [Sent(owner, asset, kind, reference, entries) for owner, entries in away.items()]
 
     def _issued_by_sender(self, asset_id: AssetId) -> Asset | Code:
         raw = self._overlay.get(asset_key(asset_id)) if self._is_local(asset_id) else None
@@ -217,7 +224,7 @@ class OperationRun:
             return Code.OK
         kind = EffectKind.FREEZE if operation.frozen else EffectKind.THAW
         packed = RELAY_ENTRY.pack(entry, operation.account, bytes(16))
-        self.effects.sent.append((owner, operation.asset, kind, b"", [packed]))
+        self.sent.append(Sent(owner, operation.asset, kind, b"", [packed]))
         return Code.OK
 
     def _rotate_key(self, operation: RotateKey) -> Code:

@@ -1,13 +1,13 @@
 """Reading one transaction record: decoding, static limits, gas. A function of record, genesis and shard map alone."""
 
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, assert_never
 
 from pipeline.codec.topics import LogRecord
-from pipeline.codec.types import MAX_AMOUNT, ShardId, TxId
+from pipeline.codec.types import MAX_AMOUNT, ShardId, TxId, slot_of_id
 from pipeline.errors import PoisonRecord
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.codes import DeadLetterReason
+from pipeline.ledger.genesis import Limits
 from pipeline.ledger.packing import TRANSFER_ENTRY
 from pipeline.ledger.transactions import (
     Burn,
@@ -26,6 +26,7 @@ from pipeline.ledger.transactions import (
 )
 
 _MAX_DECIMALS: Final = 38
+_MODES: Final = tuple(map(int, Mode))
 
 
 class PlacedEntry(NamedTuple):
@@ -41,8 +42,7 @@ class _LimitExceeded(Exception):  # noqa: N818 - control flow, never an error
     """A static limit does not hold; never leaves this module."""
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedTransaction:
+class PreparedTransaction(NamedTuple):
     """A decodable record. `placed[i]` are the entries of operation i (none where it has no list).
 
     `within_limits` False: the transaction is LIMIT_EXCEEDED, and `gas` and `placed` are empty.
@@ -55,29 +55,6 @@ class PreparedTransaction:
     within_limits: bool
     gas: int
     placed: tuple[list[PlacedEntry], ...]
-
-
-class TransactionReader:
-    """Prepares records of one shard's `transactions`, each once: leader's composer and engine share the result."""
-
-    def __init__(self, chain: Chain, shard: ShardId) -> None:
-        """Reads for `shard` of `chain`."""
-        self._chain = chain
-        self._shard = shard
-        self._kept: dict[int, tuple[LogRecord, PreparedTransaction | DeadLetterReason]] = {}
-
-    def read(self, record: LogRecord) -> PreparedTransaction | DeadLetterReason:
-        """The prepared transaction, or why the record becomes a dead letter."""
-        kept = self._kept.get(record.offset)
-        if kept is not None and kept[0] is record:
-            return kept[1]
-        prepared = prepare_transaction(self._chain, self._shard, record)
-        self._kept[record.offset] = (record, prepared)
-        return prepared
-
-    def forget(self, before: int) -> None:
-        """Drop what stands at offsets below `before`."""
-        self._kept = {offset: kept for offset, kept in self._kept.items() if offset >= before}
 
 
 def prepare_transaction(chain: Chain, shard: ShardId, record: LogRecord) -> PreparedTransaction | DeadLetterReason:
@@ -93,80 +70,83 @@ def prepare_transaction(chain: Chain, shard: ShardId, record: LogRecord) -> Prep
     try:
         gas, placed = _measure(chain, shard, body)
     except _LimitExceeded:
-        return PreparedTransaction(record, signed, body, tx_id, within_limits=False, gas=0, placed=())
-    return PreparedTransaction(record, signed, body, tx_id, within_limits=True, gas=gas, placed=placed)
+        return PreparedTransaction(record, signed, body, tx_id, False, 0, ())
+    return PreparedTransaction(record, signed, body, tx_id, True, gas, placed)
 
 
 def _measure(chain: Chain, shard: ShardId, body: TransactionBody) -> tuple[int, tuple[list[PlacedEntry], ...]]:
-    limits, schedule = chain.genesis.limits, chain.genesis.gas
-    _require(body.mode in (Mode.ATOMIC, Mode.INDEPENDENT))
-    _require(body.nonce >= 0 and body.gas_limit >= 0 and body.gas_price >= schedule.min_price)
-    _require(0 < len(body.operations) <= limits.operations)
-    owners = chain.shard_map.owners
+    limits, schedule, owners = chain.genesis.limits, chain.genesis.gas, chain.shard_map.owners
+    if (
+        body.mode not in _MODES
+        or body.nonce < 0
+        or body.gas_limit < 0
+        or body.gas_price < schedule.min_price
+        or not 0 < len(body.operations) <= limits.operations
+    ):
+        raise _LimitExceeded
     placed: list[list[PlacedEntry]] = []
-    local = remote = leaves = 0
+    count = remote = leaves = 0
     first_is_remote = False
     for operation in body.operations:
-        _check_operation(chain, operation)
-        entries = _place(operation, owners)
+        if isinstance(operation, Transfer | Mint):
+            entries = _place(limits, operation, owners)
+            homes = [entry[3] for entry in entries]
+            leaves += len(homes) if isinstance(operation, Transfer) else 0
+        else:
+            _check_single(limits, operation)
+            entries = []
+            homes = [owners[slot_of_id(operation.account)] if isinstance(operation, Freeze) else shard]
+            leaves += isinstance(operation, CreateAsset | PutData | RotateKey)
         placed.append(entries)
-        is_remote = (
-            [owners[operation.account[0] << 4 | operation.account[1] >> 4] != shard]
-            if isinstance(operation, Freeze)
-            else ([entry.owner != shard for entry in entries] or [False])
-        )
-        if not local + remote:
-            first_is_remote = is_remote[0]
-        away = sum(is_remote)
-        remote += away
-        local += len(is_remote) - away
-        match operation:
-            case Transfer():
-                leaves += len(entries)
-            case CreateAsset() | PutData() | RotateKey():
-                leaves += 1
-    _require(local + remote <= limits.entries)
+        if not count:
+            first_is_remote = homes[0] != shard
+        count += len(homes)
+        remote += len(homes) - homes.count(shard)
+    if count > limits.entries:
+        raise _LimitExceeded
     first = schedule.remote_entry if first_is_remote else schedule.local_entry
-    local, remote = (local, remote - 1) if first_is_remote else (local - 1, remote)
-    further = local * (schedule.local_entry // schedule.further_divisor)
-    further += remote * (schedule.remote_entry // schedule.further_divisor)
+    further_remote = remote - first_is_remote
+    further = (count - 1 - further_remote) * (schedule.local_entry // schedule.further_divisor)
+    further += further_remote * (schedule.remote_entry // schedule.further_divisor)
     gas = first + further + leaves * schedule.leaf
-    _require(gas <= limits.block_gas)
+    if gas > limits.block_gas:
+        raise _LimitExceeded
     return gas, tuple(placed)
 
 
-def _place(operation: Operation, owners: tuple[ShardId, ...]) -> list[PlacedEntry]:
-    if not isinstance(operation, Transfer | Mint):
-        return []
-    packed = operation.entries
-    _require(len(packed) > 0 and len(packed) % TRANSFER_ENTRY.size == 0)
-    from_bytes = int.from_bytes
+def _place(limits: Limits, operation: Transfer | Mint, owners: tuple[ShardId, ...]) -> list[PlacedEntry]:
+    packed, size = operation.entries, TRANSFER_ENTRY.size
+    if (
+        not 0 < len(packed) <= limits.entries * size
+        or len(packed) % size
+        or len(operation.reference) > limits.reference_bytes
+    ):
+        raise _LimitExceeded
+    from_bytes, new = int.from_bytes, tuple.__new__  # `new`: what PlacedEntry() ends in, without its Python frame
     entries = [
-        PlacedEntry(to, raw, from_bytes(raw, "big"), owners[to[0] << 4 | to[1] >> 4])
+        new(PlacedEntry, (to, raw, from_bytes(raw, "big"), owners[to[0] << 4 | to[1] >> 4]))
         for to, raw in TRANSFER_ENTRY.iter_unpack(packed)
     ]
-    _require(all(entry[2] for entry in entries))
+    if 0 in [entry[2] for entry in entries]:
+        raise _LimitExceeded
     return entries
 
 
-def _check_operation(chain: Chain, operation: Operation) -> None:
-    limits = chain.genesis.limits
+def _check_single(limits: Limits, operation: Operation) -> None:
     match operation:
-        case Transfer() | Mint():
-            _require(len(operation.entries) <= limits.entries * TRANSFER_ENTRY.size)
-            _require(len(operation.reference) <= limits.reference_bytes)
         case CreateAsset(symbol, decimals):
-            _require(0 < len(symbol) <= limits.symbol_bytes and 0 <= decimals <= _MAX_DECIMALS)
+            holds = 0 < len(symbol) <= limits.symbol_bytes and 0 <= decimals <= _MAX_DECIMALS
         case Burn(_, amount):
-            _require(0 < amount <= MAX_AMOUNT)
+            holds = 0 < amount <= MAX_AMOUNT
         case PutData(name, value):
-            _require(0 < len(name) <= limits.data_name_bytes and len(value) <= limits.data_value_bytes)
+            holds = 0 < len(name) <= limits.data_name_bytes and len(value) <= limits.data_value_bytes
         case DeleteData(name):
-            _require(0 < len(name) <= limits.data_name_bytes)
+            holds = 0 < len(name) <= limits.data_name_bytes
         case Freeze() | RotateKey():
-            pass
-
-
-def _require(holds: bool) -> None:
+            holds = True
+        case Transfer() | Mint():
+            raise AssertionError("entries are checked as they are placed")
+        case _:
+            assert_never(operation)
     if not holds:
         raise _LimitExceeded

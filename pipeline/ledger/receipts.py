@@ -41,8 +41,7 @@ class ChannelUse(NamedTuple):
     sequence: int
 
 
-@dataclass(frozen=True, slots=True)
-class TransactionReceipt:
+class TransactionReceipt(NamedTuple):
     """Of one decodable record of `transactions`; `fee` is what was taken, in fee-asset minor units."""
 
     partition: int
@@ -83,12 +82,13 @@ class ControlReceipt:
 Receipt = TransactionReceipt | BundleReceipt | ControlReceipt
 
 
-def encode_receipt(receipt: Receipt) -> bytes:
-    """The bare datum: a leaf of `receipts_root`."""
+def encode_receipt(receipt: Receipt, channels: Sequence[ChannelUse] | None = None) -> bytes:
+    """The bare datum: a leaf of `receipts_root`. `channels`, where given, stand for the receipt's."""
+    packed = b"".join([CHANNEL_USE.pack(*use) for use in (receipt.channels if channels is None else channels)])
     if isinstance(receipt, TransactionReceipt):
-        return _encode_transaction_receipt(receipt)
+        return _encode_transaction_receipt(receipt, packed)
     value: dict[str, Any] = {name: getattr(receipt, name) for name in receipt.__slots__}
-    value["channels"] = b"".join([CHANNEL_USE.pack(*use) for use in receipt.channels])
+    value["channels"] = packed
     match receipt:
         case BundleReceipt():
             value["failures"] = b"".join([BUNDLE_FAILURE_ENTRY.pack(*failure) for failure in receipt.failures])
@@ -97,22 +97,23 @@ def encode_receipt(receipt: Receipt) -> bytes:
     return codec("Receipt").encode({"outcome": (NAMESPACE + type(receipt).__name__, value)})
 
 
-def _encode_transaction_receipt(receipt: TransactionReceipt) -> bytes:
+def _encode_transaction_receipt(receipt: TransactionReceipt, channels: bytes) -> bytes:
     """By hand, since there is one a transaction: a third of the generic codec's time."""
+    partition, offset, tx_id, sender, nonce, code, nonce_consumed, gas_used, fee, failures, _ = receipt
     return b"".join(
         [
             b"\x00",  # the union's branch
-            long_bytes(receipt.partition),
-            long_bytes(receipt.offset),
-            receipt.tx_id,
-            receipt.sender,
-            long_bytes(receipt.nonce),
-            long_bytes(receipt.code),
-            b"\x01" if receipt.nonce_consumed else b"\x00",
-            long_bytes(receipt.gas_used),
-            receipt.fee.to_bytes(16, "big"),
-            prefixed(b"".join([FAILURE_ENTRY.pack(*failure) for failure in receipt.failures])),
-            prefixed(b"".join([CHANNEL_USE.pack(*use) for use in receipt.channels])),
+            long_bytes(partition),
+            long_bytes(offset),
+            tx_id,
+            sender,
+            long_bytes(nonce),
+            long_bytes(code),
+            b"\x01" if nonce_consumed else b"\x00",
+            long_bytes(gas_used),
+            fee.to_bytes(16, "big"),
+            prefixed(b"".join([FAILURE_ENTRY.pack(*failure) for failure in failures])),
+            prefixed(channels),
         ]
     )
 

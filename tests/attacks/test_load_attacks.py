@@ -107,7 +107,7 @@ def test_records_that_pay_nothing_count_as_no_load() -> None:
     before = metered(world).report()
     payment = world.signed(victim, transfer(world.asset, (far, 1)))
     free = [
-        *[replace(payment, signature=bytes(len(payment.signature)))] * 50,
+        *[payment._replace(signature=bytes(len(payment.signature)))] * 50,
         *[world.signed(far, transfer(world.asset, (victim, 1)), nonce=0)] * 50,
     ]
     block = world.run_block(0, [*free, b"junk", bytes(1000)])

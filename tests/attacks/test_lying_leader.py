@@ -120,7 +120,7 @@ def test_payments_of_others_need_their_signatures() -> None:
     victim = lie.here[1]
     genuine = SignedTransaction.from_record(lie.inputs().transactions.records[1].value)
     target = lie.cursor.source(Topic.TRANSACTIONS)
-    forged = replace(genuine, signature=bytes(len(genuine.signature)))
+    forged = genuine._replace(signature=bytes(len(genuine.signature)))
     lie.net.log.append([Append(target, None, forged.to_record())])
     lie.net.run()
     assert lie.net.tasks[LIAR].error is None

@@ -46,7 +46,7 @@ def two(**genesis: object) -> tuple[World, Actor, Actor]:
 
 
 def broken(signed: SignedTransaction) -> SignedTransaction:
-    return replace(signed, signature=bytes(len(signed.signature)))
+    return signed._replace(signature=bytes(len(signed.signature)))
 
 
 # Replays
@@ -72,8 +72,8 @@ def test_a_payment_of_another_chain_is_worth_nothing_here() -> None:
     assert codes(twin.run_block(0, [payment])) == [Code.WRONG_CHAIN]
     assert twin.balance(victim).amount == FUNDS
     assert twin.account(victim) == Account()
-    relabelled = replace(TransactionBody.from_bytes(payment.body), chain_id=twin.chain.chain_id).to_bytes()
-    assert codes(twin.run_block(0, [replace(payment, body=relabelled)])) == [Code.BAD_SIGNATURE]
+    relabelled = TransactionBody.from_bytes(payment.body)._replace(chain_id=twin.chain.chain_id).to_bytes()
+    assert codes(twin.run_block(0, [payment._replace(body=relabelled)])) == [Code.BAD_SIGNATURE]
 
 
 def test_a_record_on_every_shard_counts_on_its_own_only() -> None:

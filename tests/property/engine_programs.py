@@ -81,7 +81,7 @@ class Twin:
             valid_until_ms=(self.world.now_ms - 1, self.world.now_ms + 5, None)[min(2, pick(0, 8))],
         )
         if pick(0, 11) == 0:
-            signed = replace(signed, signature=bytes(32))
+            signed = signed._replace(signature=bytes(32))
         elif not skew:
             self.planned[actor.address] = nonce + 1
         shard = home if pick(0, 11) else pick(0, len(self.reference) - 1)

@@ -70,7 +70,7 @@ def test_what_can_not_be_routed() -> None:
     net = ShardingNet()
     router, name = MessageRouter(net.chain), net.name_on(1)
     with pytest.raises(InvalidTransaction, match="can't be read"):
-        router.route(replace(net.signed(name, PutData(b"n", b"v")), body=b"\x01"))
+        router.route(net.signed(name, PutData(b"n", b"v"))._replace(body=b"\x01"))
     with pytest.raises(ShardingLimitsExceeded):
         router.route(net.signed(name, PutData(b"", b"v")))
     with pytest.raises(InvalidTransaction, match="32 bytes, not 3"):
@@ -170,12 +170,12 @@ def test_a_receipts_messages_are_found_on_the_log() -> None:
     net.log.append([Append(TopicPartition(Topic.RELAY, 1), None, b"junk of others")])
     result = communicator.handle_cross_shard_transaction(submission, receipt)
     assert (result.tx_id, result.source, result.messages) == (payment.tx_id, 0, (ChannelUse(1, 2),))
-    unsent = replace(receipt, channels=(ChannelUse(1, 3),))
+    unsent = receipt._replace(channels=(ChannelUse(1, 3),))
     with pytest.raises(InvalidCrossShardMessage, match=r"0 -> 1: bundle 3 .*not on the log"):
         communicator.handle_cross_shard_transaction(submission, unsent)
     with pytest.raises(InvalidCrossShardMessage, match=r"0 -> 3: bundle 1 .*no entry for it"):
-        communicator.handle_cross_shard_transaction(submission, replace(receipt, channels=(ChannelUse(3, 1),)))
-    assert communicator.handle_cross_shard_transaction(submission, replace(receipt, channels=())).messages == ()
+        communicator.handle_cross_shard_transaction(submission, receipt._replace(channels=(ChannelUse(3, 1),)))
+    assert communicator.handle_cross_shard_transaction(submission, receipt._replace(channels=())).messages == ()
     assert receipt.code is Code.OK
     communicator.initialize_shard_communication(net.tasks[0].committed)
     assert communicator.report().in_flight == 0

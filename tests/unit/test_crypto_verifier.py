@@ -97,17 +97,16 @@ def test_key_sizes_are_those_of_the_suites(verifier: tuple[Verifier, CountingSui
 
 
 def test_the_pool_works_in_its_threads_and_spreads() -> None:
-    suite = CountingSuite()
-    pool = PoolVerifier(SuiteSet([suite]), threads=3)
     barrier = threading.Barrier(3, timeout=10)
-    original = pool._answer_all
 
-    def meet(jobs: list[VerifyJob]) -> list[bool]:
-        barrier.wait()  # breaks unless three threads work at once
-        return original(jobs)
+    class Meeting(CountingSuite):
+        def verify(self, public_key: bytes, message: bytes, context: bytes, signature: bytes) -> bool:
+            barrier.wait()  # breaks unless three threads work at once
+            return super().verify(public_key, message, context, signature)
 
-    pool._answer_all = meet  # type: ignore[method-assign,assignment]
-    pool.prefetch([job(bytes((i,))) for i in range(7)])
+    suite = Meeting()
+    pool = PoolVerifier(SuiteSet([suite]), threads=3)
+    pool.prefetch([job(bytes((i,))) for i in range(24)])
     pool.close()
     assert len(suite.threads) == 3
     assert all(name.startswith("verify") for name in suite.threads)
@@ -121,6 +120,90 @@ def test_an_exception_in_a_thread_reaches_the_caller() -> None:
     pool = PoolVerifier(SuiteSet([Broken()]), threads=2)
     with pytest.raises(ConfigError, match="no ML-DSA here"):
         pool.prefetch([job(b"a"), job(b"b")])
+    pool.close()
+
+
+class HeldSuite(CountingSuite):
+    """Answers nothing until it is let go."""
+
+    __slots__ = ("go",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def verify(self, public_key: bytes, message: bytes, context: bytes, signature: bytes) -> bool:
+        assert self.go.wait(20), "never let go"
+        return super().verify(public_key, message, context, signature)
+
+
+def test_what_was_begun_is_answered_beside_the_caller_and_once() -> None:
+    suite = HeldSuite()
+    pool = PoolVerifier(SuiteSet([suite]), threads=2)
+    jobs = [job(bytes((i,)), good=i % 3 != 0) for i in range(40)]
+    pool.begin(jobs)
+    pool.begin(jobs[:10])
+    assert suite.asked.total() == 0  # begin did not wait
+    suite.go.set()
+    pool.prefetch(jobs)
+    assert [pool.verify(j) for j in jobs] == [i % 3 != 0 for i in range(40)]
+    assert set(suite.asked.values()) == {1}
+    assert threading.current_thread().name not in suite.threads
+    pool.close()
+
+
+def test_what_somebody_waits_for_goes_before_what_was_begun() -> None:
+    suite = HeldSuite()
+    pool = PoolVerifier(SuiteSet([suite]), threads=1)
+    order: list[bytes] = []
+    begun = [job(b"begun %d" % i) for i in range(64)]
+    wanted = [job(b"wanted %d" % i) for i in range(8)]
+    pool.begin(begun)
+    threading.Timer(0.05, suite.go.set).start()
+    pool.prefetch([*wanted, begun[60]])
+    order = list(suite.asked)
+    assert {j.message for j in wanted} <= set(order[:24])  # behind the chunk that was under way, and the one with 60
+    assert b"begun 30" not in order[:24]
+    pool.close()
+
+
+def test_no_more_is_begun_than_the_memo_will_keep() -> None:
+    suite = HeldSuite()
+    pool = PoolVerifier(SuiteSet([suite]), threads=1, max_memo_bytes=100_000)
+    batches = [[job(b"%d/%d" % (batch, i) + bytes(2_000)) for i in range(8)] for batch in range(10)]
+    for batch in batches:
+        pool.begin(batch)
+    suite.go.set()
+    for batch in batches:
+        pool.prefetch(batch)
+        assert all(pool.verify(j) for j in batch)
+    assert sum(map(len, batches)) == suite.asked.total()
+    pool.close()
+
+
+def test_closing_leaves_what_was_begun_undone() -> None:
+    suite = HeldSuite()
+    pool = PoolVerifier(SuiteSet([suite]), threads=1)
+    pool.begin([job(b"%d" % i) for i in range(800)])
+    suite.go.set()
+    pool.close()
+    assert suite.asked.total() < 800
+    assert pool.verify(job(b"7"))
+
+
+def test_an_exception_in_what_was_begun_reaches_one_caller_only() -> None:
+    class Broken(DeterministicSuite):
+        def verify(self, public_key: bytes, message: bytes, context: bytes, signature: bytes) -> bool:
+            if message == b"broken":
+                raise ConfigError("no ML-DSA here")
+            return super().verify(public_key, message, context, signature)
+
+    pool = PoolVerifier(SuiteSet([Broken()]), threads=1)
+    pool.begin([job(b"broken")])
+    with pytest.raises(ConfigError, match="no ML-DSA here"):
+        pool.prefetch([job(b"broken"), job(b"whole")])
+    pool.prefetch([job(b"other")])
+    assert pool.verify(job(b"whole"))
     pool.close()
 
 

@@ -24,8 +24,8 @@ from pipeline.ledger.control import (
 from pipeline.ledger.engine import BlockInputs, InputBatch, execute
 from pipeline.ledger.genesis import SignerKey
 from pipeline.ledger.leaves import Account, account_key
-from pipeline.ledger.prepared import TransactionReader
-from pipeline.ledger.receipts import ControlReceipt, TransactionReceipt
+from pipeline.ledger.reading import InputReader
+from pipeline.ledger.receipts import BundleReceipt, ControlReceipt, TransactionReceipt
 from pipeline.ledger.transactions import CreateAsset, Freeze, PutData
 from pipeline.testing.naive_tree import naive_list_root, naive_shard_root, naive_slot_root
 from pipeline.testing.suite import TEST_SUITES
@@ -108,7 +108,7 @@ def test_counts_and_gas_add_up(busy: World) -> None:
         assert header.counts.rejected == len(transactions) - len(consumed)
         assert header.counts.bundles == len(block.inputs.relay.records)
         assert header.counts.controls == len(block.inputs.control.records)
-        effects = sum(getattr(receipt, "count", 0) for receipt in block.receipts)
+        effects = sum(receipt.count for receipt in block.receipts if isinstance(receipt, BundleReceipt))
         assert header.gas_used == effects * entry_gas + sum(receipt.gas_used for receipt in consumed)
         assert sum(update.gas for update in header.slots) <= header.gas_used
 
@@ -203,7 +203,7 @@ def test_prefetching_in_threads_changes_nothing() -> None:
             world.signed(alice, rotate_key(world.chain.chain_id, alice, 1, new.key)),
             world.signed(alice, pay, nonce=2),
             world.signed(new, pay, nonce=2, with_key=False),
-            replace(world.signed(new, pay, nonce=3), signature=b"broken"),
+            world.signed(new, pay, nonce=3)._replace(signature=b"broken"),
         )
         world.settle()
         world.verifier.close()
@@ -218,16 +218,16 @@ def test_a_reader_that_prepared_records_before_changes_nothing() -> None:
     world.start(alice)
     world.submit(world.signed(alice, PutData(b"a", b"")), b"noise")
     inputs = world.pending(0)
-    reader = TransactionReader(world.chain, world.cursors[0].shard)
-    first = [reader.read(record) for record in inputs.transactions.records]
-    assert [reader.read(record) is kept for record, kept in zip(inputs.transactions.records, first, strict=True)]
+    reader = InputReader(world.chain, world.cursors[0].shard)
+    first = [reader.transaction(record) for record in inputs.transactions.records]
+    assert [reader.transaction(record) is kept for record, kept in zip(inputs.transactions.records, first, strict=True)]
     view = world.stores[0].view()
     with_reader = execute(world.chain, world.cursors[0], view, inputs, world.now_ms, world.verifier, reader)
     assert with_reader.datum == world.execute(0).datum
     other = LogRecord(inputs.transactions.records[0].offset, None, b"other")
-    assert reader.read(other) is DeadLetterReason.UNDECODABLE
-    reader.forget(10**6)
-    assert reader.read(inputs.transactions.records[0]) == first[0]
+    assert reader.transaction(other) is DeadLetterReason.UNDECODABLE
+    reader.forget(0, 10**6)
+    assert reader.transaction(inputs.transactions.records[0]) == first[0]
 
 
 def test_the_engine_asks_only_what_the_rules_need() -> None:
@@ -247,7 +247,7 @@ def test_the_engine_asks_only_what_the_rules_need() -> None:
     gap = world.signed(alice, PutData(b"a", b""), nonce=5)
     world.run_block(0, [gap] * 10)
     assert counting.asked == 0
-    world.run_block(0, [replace(world.signed(alice, PutData(b"a", b""), nonce=0), signature=b"x")])
+    world.run_block(0, [world.signed(alice, PutData(b"a", b""), nonce=0)._replace(signature=b"x")])
     assert counting.asked == 1
 
 

@@ -42,7 +42,7 @@ class Attempt:
     spoilt_signature: bool = False
 
     def set(self, **fields: object) -> None:
-        self.body = replace(self.body, **fields)  # type: ignore[arg-type]
+        self.body = self.body._replace(**fields)
 
     def signed(self) -> SignedTransaction:
         datum = self.body.to_bytes()
@@ -274,7 +274,7 @@ def test_a_key_of_any_other_bytes_is_a_bad_key(stage: Stage, key: bytes) -> None
 
 @pytest.mark.parametrize("signature", [b"", b"x", bytes(32), bytes(5_000)])
 def test_a_signature_of_any_other_bytes_is_bad(stage: Stage, signature: bytes) -> None:
-    signed = replace(stage.attempt(stage.fresh, 0).signed(), signature=signature)
+    signed = stage.attempt(stage.fresh, 0).signed()._replace(signature=signature)
     assert _executed(stage, signed).code is Code.BAD_SIGNATURE
 
 
@@ -326,7 +326,7 @@ def test_republished_bodies_with_broken_signatures_change_nothing() -> None:
     stage = Stage()
     attempt = stage.attempt(stage.fresh, 0)
     good = attempt.signed()
-    broken = [replace(good, signature=bytes([i]) * 32) for i in range(5)]
+    broken = [good._replace(signature=bytes([i]) * 32) for i in range(5)]
     block = stage.world.run_block(0, [*broken, good, *broken, good])
     receipts = [receipt for receipt in block.receipts if isinstance(receipt, TransactionReceipt)]
     assert [receipt.code for receipt in receipts] == [
@@ -440,7 +440,7 @@ def test_what_is_no_transaction_becomes_a_dead_letter_and_counts() -> None:
     world.run_block(0)
     good = world.signed(world.treasury, CreateAsset(b"A"))
     record = good.to_record()
-    bodiless = replace(good, body=good.body + b"\x00").to_record()
+    bodiless = good._replace(body=good.body + b"\x00").to_record()
     values = [None, b"", b"noise", record + b"\x00", record[:-1], bodiless, record, bytes(1_001), record + bytes(1_000)]
     offsets = world.submit(*values)
     block = world.run_block(0)

@@ -171,7 +171,7 @@ def test_a_transaction_goes_to_its_senders_shard_only() -> None:
         with pytest.raises(errors.InvalidShard, match="2 are active"):
             manager.process_transaction_in_shard(payment, ShardId(nowhere))
     with pytest.raises(errors.SecurityValidationFailed, match="signature does not hold"):
-        manager.process_transaction_in_shard(replace(payment, signature=bytes(32)), ShardId(0))
+        manager.process_transaction_in_shard(payment._replace(signature=bytes(32)), ShardId(0))
     published = manager.process_transaction_in_shard(payment, ShardId(0))
     assert (published.shard, published.tx_id) == (0, payment.tx_id)
     net.run(net.sync)
@@ -230,4 +230,4 @@ def test_receipts_are_held_against_their_transactions() -> None:
         {"fee": 1},
     ):
         with pytest.raises(errors.InvalidTransactionResult, match="audit shard 0"):
-            check_result(submission, place[1], replace(receipt, **other))  # type: ignore[arg-type]
+            check_result(submission, place[1], receipt._replace(**other))  # type: ignore[arg-type]

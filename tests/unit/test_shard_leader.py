@@ -22,7 +22,7 @@ from pipeline.ledger.control import (
 )
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.ledger.genesis import PROTOCOL, GasSchedule, Limits, SignerKey
-from pipeline.ledger.prepared import TransactionReader
+from pipeline.ledger.reading import InputReader
 from pipeline.ledger.relay import RelayBundle
 from pipeline.log.port import Append
 from pipeline.shards.leader import ClockSkew
@@ -249,7 +249,7 @@ def limits(**changes: int) -> Limits:
 
 def composed(world: World, waiting: Waiting) -> Composition:
     cursor: ShardCursor = world.cursors[1]
-    return compose(world.chain, cursor, waiting, TransactionReader(world.chain, cursor.shard))
+    return compose(world.chain, cursor, waiting, InputReader(world.chain, cursor.shard))
 
 
 def inbound(world: World, bundles: int, entries: int = 1) -> list[LogRecord]:

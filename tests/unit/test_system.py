@@ -82,7 +82,7 @@ def test_a_refund_is_settled_before_the_result() -> None:
 
 def test_parallel_results_stand_in_order_and_errors_are_values() -> None:
     net, system, here, there = started()
-    bad = replace(net.payment(here, {there: 1}, nonce=0), signature=bytes(32))
+    bad = net.payment(here, {there: 1}, nonce=0)._replace(signature=bytes(32))
     batch = [net.payment(here, {there: 1}), bad, *[net.payment(there, {here: 2}) for _ in range(20)]]
     before = net.log.end_offset(TopicPartition(Topic.BLOCKS, 1))
     results = system.parallel_process_transactions(batch)
@@ -275,18 +275,18 @@ def test_what_can_be_refused_before_it_is_published() -> None:
     good = net.payment(here, {there: 1}, nonce=1, with_key=True)
     body = TransactionBody.from_bytes(good.body)
     ends = [net.log.end_offset(TopicPartition(Topic.TRANSACTIONS, shard)) for shard in range(4)]
-    foreign = replace(body, chain_id=bytes(32)).to_bytes()
-    many = replace(body, operations=(PutData(b"n", b"v"),) * 101).to_bytes()
-    huge = replace(body, operations=(PutData(b"n", bytes(700_000)),)).to_bytes()
+    foreign = body._replace(chain_id=bytes(32)).to_bytes()
+    many = body._replace(operations=(PutData(b"n", b"v"),) * 101).to_bytes()
+    huge = body._replace(operations=(PutData(b"n", bytes(700_000)),)).to_bytes()
     refusals: list[tuple[object, type[errors.ShardingError], str]] = [
-        (replace(good, body=good.body[:-1]), errors.InvalidTransaction, "can't be read"),
-        (replace(good, suite="x"), errors.InvalidTransaction, "can't be encoded"),
-        (replace(good, suite=1 << 40), errors.InvalidTransaction, "suite is no number"),
-        (replace(good, body=foreign), errors.InvalidTransaction, "another chain"),
-        (replace(good, body=many), errors.ShardingLimitsExceeded, "static limit"),
-        (replace(good, body=huge), errors.ShardingLimitsExceeded, "split it"),
-        (replace(good, signature=bytes(32)), errors.SecurityValidationFailed, "signature does not hold"),
-        (replace(good, public_key=key_of(there).public_key), errors.SecurityValidationFailed, "not the sender's"),
+        (good._replace(body=good.body[:-1]), errors.InvalidTransaction, "can't be read"),
+        (good._replace(suite="x"), errors.InvalidTransaction, "can't be encoded"),
+        (good._replace(suite=1 << 40), errors.InvalidTransaction, "suite is no number"),
+        (good._replace(body=foreign), errors.InvalidTransaction, "another chain"),
+        (good._replace(body=many), errors.ShardingLimitsExceeded, "static limit"),
+        (good._replace(body=huge), errors.ShardingLimitsExceeded, "split it"),
+        (good._replace(signature=bytes(32)), errors.SecurityValidationFailed, "signature does not hold"),
+        (good._replace(public_key=key_of(there).public_key), errors.SecurityValidationFailed, "not the sender's"),
         (net.payment(here, {there: 1}, nonce=0), errors.SecurityValidationFailed, "nonce was used"),
         (net.payment(there, {here: 1}, nonce=0, with_key=False), errors.SecurityValidationFailed, "no recorded key"),
     ]

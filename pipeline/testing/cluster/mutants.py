@@ -14,7 +14,7 @@ from pipeline.codec.types import AssetId
 from pipeline.ledger import admission, composer, engine
 from pipeline.ledger.codes import Code
 from pipeline.ledger.inbound import EffectRun
-from pipeline.ledger.relay import RelayGroup
+from pipeline.ledger.relay import EffectKind
 from pipeline.log.port import Append, EventLog, TransactionalWriter
 from pipeline.shards.recovery import Recovery
 from pipeline.shards.task import ShardTask
@@ -91,8 +91,8 @@ def _without_sequence_check() -> Sequence[Replacement]:
 def _with_a_toll() -> Sequence[Replacement]:
     plain = EffectRun._effect
 
-    def effect(self: EffectRun, group: RelayGroup, to: bytes, amount: int) -> Code:
-        return plain(self, group, to, max(0, amount - 1))
+    def effect(self: EffectRun, kind: EffectKind, asset: AssetId, to: bytes, amount: int) -> Code:
+        return plain(self, kind, asset, to, max(0, amount - 1))
 
     def imbalance(*_: object) -> dict[AssetId, int]:
         return {}

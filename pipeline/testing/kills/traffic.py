@@ -1,6 +1,5 @@
 """Random records for `transactions`: payments of all outcomes, repeats, gaps, broken signatures, nonsense."""
 
-from dataclasses import replace
 from random import Random
 from typing import Final
 
@@ -70,7 +69,7 @@ class Traffic:
                 return Append(target, None, random.randbytes(random.randrange(200)))
             case chance if chance < 0.12:
                 forged = self._signed(random.choice(self._people), self._payment(), uses_nonce=False)
-                return self._publishable(replace(forged, signature=random.randbytes(32)))
+                return self._publishable(forged._replace(signature=random.randbytes(32)))
             case chance if chance < 0.14:
                 return self._publishable(self._signed(random.choice(self._people), self._payment(), ahead=2))
             case chance if chance < 0.2:
