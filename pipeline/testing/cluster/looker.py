@@ -1,5 +1,6 @@
 """A client that reads: it verifies roots, proves balances, follows receipts, and records what it sees."""
 
+import logging
 from random import Random
 from typing import Final
 
@@ -19,6 +20,7 @@ from pipeline.testing.cluster.history import Event, Proved, Recorder, Refused, S
 from pipeline.testing.cluster.observed import receipt_digest
 from pipeline.testing.cluster.people import everyone, unit_of
 
+_LOGGER: Final = logging.getLogger(__name__)
 _LOOKS: Final = 4
 _PAUSE_MS: Final = 15
 
@@ -40,6 +42,7 @@ class Looker:
         self._subscriber = StateRootSubscriber(view.log, self._client, shards)
         self._watcher = ReceiptWatcher(view.log, chain.chain_id, shards)
         self._unproved: set[Address] = set()
+        self._reasons: set[str] = set()
 
     @property
     def is_resting(self) -> bool:
@@ -55,8 +58,8 @@ class Looker:
         try:
             self._look()
             self._prove(self._random.choice(self._addresses))
-        except Retryable:
-            return
+        except Retryable as error:
+            self._wait(error)
 
     def follow(self) -> None:
         """Tell what is new, and go on with what `ask_all` began."""
@@ -65,8 +68,14 @@ class Looker:
             for address in sorted(self._unproved):
                 if not self._prove(address):
                     break
-        except Retryable:
-            return
+        except Retryable as error:
+            self._wait(error)
+
+    def _wait(self, error: Retryable) -> None:
+        """The next call tries again; whoever watches the process hears of each reason once."""
+        if str(error) not in self._reasons:
+            self._reasons.add(str(error))
+            _LOGGER.warning("%s: %s", self._name, error)
 
     def _look(self) -> None:
         events: list[Event] = []
