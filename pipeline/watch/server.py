@@ -6,6 +6,7 @@ A thread a request, a few at a time, none of which the driver ever waits for.
 import json
 import re
 import socket
+import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -114,8 +115,9 @@ class _Server(ThreadingHTTPServer):
             self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - as the base class
-        """A client that went away, or a bug."""
-        structlog.get_logger("hauptbuch").debug("http: a request failed", exc_info=True)
+        """Say what is a bug; a client that went away is none."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            structlog.get_logger("hauptbuch").exception("http: a request failed")
 
 
 class WatchServer:
