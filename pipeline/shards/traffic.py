@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from pipeline.codec.topics import Topic
+from pipeline.codec.topics import LogRecord, Topic
 from pipeline.codec.types import AssetId, ShardId
 from pipeline.errors import CrossShardCommunicationFailed, TaskDiverged
 from pipeline.ledger.blocks import BlockHeader
@@ -85,7 +85,9 @@ class _Channel:
     bundles: deque[tuple[int, _Underway]] = field(default_factory=deque)
 
     def send(self, sequence: int, timestamp_ms: int) -> None:
-        self.sent = max(self.sent, sequence)
+        if sequence <= self.sent:
+            return
+        self.sent = sequence
         if sequence > self.executed:
             self.unexecuted.append((sequence, timestamp_ms))
 
@@ -109,6 +111,78 @@ class _Channel:
         return [bundle for sequence, bundle in self.bundles if sequence <= self.sent]
 
 
+class TrafficFold:
+    """Folds blocks and bundles, each shard's in the order of the log, into channels. Pure; repeats change nothing."""
+
+    def __init__(self, chain: Chain) -> None:
+        """Nothing folded yet."""
+        self._chain = chain
+        self._now_ms = 0
+        self._channels: defaultdict[ChannelName, _Channel] = defaultdict(_Channel)
+
+    def begin(self, cursor: ShardCursor) -> None:
+        """Go on from where a shard stood; what it left under way counts from its time."""
+        shard = cursor.shard
+        self._now_ms = max(self._now_ms, cursor.timestamp_ms)
+        for head in cursor.channels_in.values():
+            channel = self._channels[ChannelName(ShardId(head.peer), shard)]
+            channel.execute(head.sequence)
+            channel.read = head.sequence
+        for head in cursor.channels_out.values():
+            self._channels[ChannelName(shard, ShardId(head.peer))].send(head.sequence, cursor.timestamp_ms)
+
+    def block(self, header: BlockHeader) -> None:
+        """A committed block."""
+        self._now_ms = max(self._now_ms, header.timestamp_ms)
+        for head in header.channels_out:
+            self._channels[ChannelName(header.shard, ShardId(head.peer))].send(head.sequence, header.timestamp_ms)
+        for head in header.channels_in:
+            self._channels[ChannelName(ShardId(head.peer), header.shard)].execute(head.sequence)
+
+    def relayed(self, destination: ShardId, record: LogRecord) -> bool:
+        """A record of `relay`; False for one that is no bundle."""
+        read = read_bundle(self._chain, destination, record)
+        if isinstance(read, DeadLetterReason):
+            return False
+        assert record.value is not None, "decoded"
+        name = ChannelName(read.bundle.source, destination)
+        self._channels[name].carry(read.bundle.sequence, _Underway(len(record.value), bundle_value(read)))
+        return True
+
+    def values(self) -> dict[ChannelName, dict[AssetId, int]]:
+        """Value under way in minor units, by channel and asset; nothing that is 0."""
+        found: dict[ChannelName, dict[AssetId, int]] = {}
+        for name in sorted(self._channels):
+            totals: defaultdict[AssetId, int] = defaultdict(int)
+            for bundle in self._channels[name].underway():
+                for asset, amount in bundle.value:
+                    totals[asset] += amount
+            if totals:
+                found[name] = dict(totals)
+        return found
+
+    def report(self) -> TrafficReport:
+        """All channels as of the newest header's time."""
+        value: defaultdict[AssetId, int] = defaultdict(int)
+        for totals in self.values().values():
+            for asset, amount in totals.items():
+                value[asset] += amount
+        channels = [self._traffic(name, self._channels[name]) for name in sorted(self._channels)]
+        return TrafficReport(self._now_ms, tuple(channels), dict(value))
+
+    def _traffic(self, name: ChannelName, channel: _Channel) -> ChannelTraffic:
+        oldest_ms = channel.unexecuted[0][1] if channel.unexecuted else self._now_ms
+        return ChannelTraffic(
+            name,
+            # A destination's block may have been read before its source's.
+            max(channel.sent, channel.executed),
+            channel.executed,
+            self._now_ms - oldest_ms,
+            channel.bytes_read,
+            sum(bundle.size for bundle in channel.underway()),
+        )
+
+
 class CommunicationMonitor:
     """Follows `blocks` and `relay` of the watched shards; each call reads on where the last one ended."""
 
@@ -116,8 +190,7 @@ class CommunicationMonitor:
         """Watches nothing yet."""
         self._chain = chain
         self._log = log
-        self._now_ms = 0
-        self._channels: defaultdict[ChannelName, _Channel] = defaultdict(_Channel)
+        self._fold = TrafficFold(chain)
         self._blocks: dict[ShardId, BlockReader] = {}
         self._relay: dict[ShardId, int] = {}
 
@@ -135,13 +208,7 @@ class CommunicationMonitor:
             raise CrossShardCommunicationFailed(f"shard {shard} can't be monitored: {error}") from error
         self._blocks[shard] = BlockReader(self._log, shard, cursor.height + 1, cursor.block_hash, start_offset=offset)
         self._relay[shard] = cursor.positions[1]
-        self._now_ms = max(self._now_ms, cursor.timestamp_ms)
-        for head in cursor.channels_in.values():
-            channel = self._channels[ChannelName(ShardId(head.peer), shard)]
-            channel.execute(head.sequence)
-            channel.read = head.sequence
-        for head in cursor.channels_out.values():
-            self._channels[ChannelName(shard, ShardId(head.peer))].send(head.sequence, cursor.timestamp_ms)
+        self._fold.begin(cursor)
 
     def report(self) -> TrafficReport:
         """Read on, and report.
@@ -151,52 +218,21 @@ class CommunicationMonitor:
         for shard in self._blocks:
             self._read_blocks(shard)
             self._read_relay(shard)
-        value: defaultdict[AssetId, int] = defaultdict(int)
-        channels: list[ChannelTraffic] = []
-        for name in sorted(self._channels):
-            channel = self._channels[name]
-            underway = channel.underway()
-            for bundle in underway:
-                for asset, amount in bundle.value:
-                    value[asset] += amount
-            oldest_ms = channel.unexecuted[0][1] if channel.unexecuted else self._now_ms
-            channels.append(
-                ChannelTraffic(
-                    name,
-                    # A destination's block may have been read before its source's.
-                    max(channel.sent, channel.executed),
-                    channel.executed,
-                    self._now_ms - oldest_ms,
-                    channel.bytes_read,
-                    sum(bundle.size for bundle in underway),
-                )
-            )
-        return TrafficReport(self._now_ms, tuple(channels), dict(value))
+        return self._fold.report()
 
     def _read_blocks(self, shard: ShardId) -> None:
         try:
             while blocks := self._blocks[shard].read(_PAGE):
                 for block in blocks:
-                    self._block(block.header)
+                    self._fold.block(block.header)
         except TaskDiverged as error:
             raise CrossShardCommunicationFailed(f"traffic can't be followed: {error}") from error
-
-    def _block(self, header: BlockHeader) -> None:
-        self._now_ms = max(self._now_ms, header.timestamp_ms)
-        for head in header.channels_out:
-            self._channels[ChannelName(header.shard, ShardId(head.peer))].send(head.sequence, header.timestamp_ms)
-        for head in header.channels_in:
-            self._channels[ChannelName(ShardId(head.peer), header.shard)].execute(head.sequence)
 
     def _read_relay(self, shard: ShardId) -> None:
         source = ShardCursor.start(self._chain, shard).source(Topic.RELAY)
         while records := self._log.read(source, self._relay[shard], _PAGE, _PAGE_BYTES):
             for record in records:
-                read = read_bundle(self._chain, shard, record)
-                if not isinstance(read, DeadLetterReason):
-                    assert record.value is not None, "decoded"
-                    name = ChannelName(read.bundle.source, shard)
-                    self._channels[name].carry(read.bundle.sequence, _Underway(len(record.value), bundle_value(read)))
+                self._fold.relayed(shard, record)
             self._relay[shard] = records[-1].offset + 1
 
 
