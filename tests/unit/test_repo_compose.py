@@ -13,6 +13,8 @@ from deploy.kafka.settings import BrokerPlace, server_properties
 from pipeline.cli.main import COMMANDS, build_app
 from pipeline.config import load_config
 from pipeline.data import SAMPLE_FILE
+from pipeline.watch.logs import LogFormat
+from pipeline.watch.server import HttpAddress
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -76,6 +78,16 @@ def test_all_connect_to_all_brokers() -> None:
     for name in BROKERS:
         assert SERVICES[name]["environment"]["KAFKA_ADVERTISED_LISTENERS"] == f"PLAINTEXT://{name}:9092"
     assert sorted(SERVICES[name]["environment"]["KAFKA_NODE_ID"] for name in BROKERS) == ["1", "2", "3"]
+
+
+def test_who_is_asked_for_its_health_serves_it() -> None:
+    watched = [name for name in OURS if "healthcheck" in SERVICES[name]]
+    assert watched == ["attestor-1", "attestor-2", "sync", "worker-1", "worker-2"]
+    for name in watched:
+        given = arguments(SERVICES[name])
+        address = HttpAddress.parse(given[given.index("--http") + 1])
+        assert f"http://127.0.0.1:{address.port}/readyz" in SERVICES[name]["healthcheck"]["test"][-1]
+        assert given[given.index("--log") + 1] in list(LogFormat)
 
 
 def test_brokers_are_set_as_the_native_ones() -> None:
