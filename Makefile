@@ -18,7 +18,7 @@ BROKERS ?= 1
 SOAK_MINUTES ?= 60
 SOAK_SEED ?= 0
 
-.PHONY: help setup demo demo-kafka test test-slow test-kafka soak check format bench kafka-up kafka-down clean
+.PHONY: help setup demo demo-kafka test test-slow test-kafka soak check format bench bench-kafka kafka-up kafka-down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -73,6 +73,9 @@ format: setup ## rewrite files to the house format
 
 bench: setup ## measure this machine
 	$(BIN)/python -m benchmarks
+
+bench-kafka: $(KAFKA_STAMP) ## measure latency and throughput on a real broker that is started for it
+	$(BIN)/python -m benchmarks.kafka
 
 kafka-up: $(KAFKA_STAMP) ## start Apache Kafka on loopback (BROKERS=1 or 3); prints the bootstrap address
 	$(BIN)/python -m deploy.kafka up --brokers $(BROKERS)

@@ -1,22 +1,18 @@
 """`make bench`: every figure measured side by side in one run, with the machine and the versions that it ran on."""
 
-import os
-import platform
 import resource
-from importlib.metadata import version
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import audit, original, proofs, rates, recovery, tree
-
-PACKAGES = ("cryptography", "fastavro", "rocksdict", "pqcrypto")
+from benchmarks.report import machine, new_table
 
 
 def main() -> None:
     """Print all tables."""
     console = Console(width=110)
-    console.print(_machine())
+    console.print(machine())
     console.print(_rates())
     console.print(_tree())
     console.print(_proofs())
@@ -25,23 +21,8 @@ def main() -> None:
     console.print(_original())
 
 
-def _machine() -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    return (
-        f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
-        f"Python {platform.python_version()}, {packages}"
-    )
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right")
-    return table
-
-
 def _rates() -> Table:
-    table = _table("One process, 4 shards, from the log to signed roots", "figure", "a second", "ratio", "aim")
+    table = new_table("One process, 4 shards, from the log to signed roots", "figure", "a second", "ratio", "aim")
     before = rates.signature_limit()
     single = rates.single_entry_rate()
     limit = (before + rates.signature_limit()) / 2
@@ -53,7 +34,7 @@ def _rates() -> Table:
 
 def _tree() -> Table:
     columns = ("what", "collector", "leaves", "block", "update", "its hashes", "ratio", "aim")
-    table = _table("Tree, microseconds a changed key", *columns)
+    table = new_table("Tree, microseconds a changed key", *columns)
     for row in tree.run():
         table.add_row(
             row.what,
@@ -70,14 +51,14 @@ def _tree() -> Table:
 
 def _proofs() -> Table:
     figures = proofs.run()
-    table = _table(f"A proof among {figures.accounts:,} leaves", "bytes", "made in µs", "verified in µs")
+    table = new_table(f"A proof among {figures.accounts:,} leaves", "bytes", "made in µs", "verified in µs")
     table.add_row(f"{figures.mean_bytes:,.0f}", f"{figures.prove_micros:.1f}", f"{figures.verify_micros:.1f}")
     return table
 
 
 def _recovery() -> Table:
     figures = recovery.run()
-    table = _table(
+    table = new_table(
         f"Recovery of 4 shards after {figures.transactions:,} transactions", "", "seconds", "transactions a second"
     )
     table.add_row("stores kept", f"{figures.with_store_seconds:.2f}", "")
@@ -88,7 +69,7 @@ def _recovery() -> Table:
 
 def _audit() -> Table:
     rows = audit.run()
-    table = _table(
+    table = new_table(
         f"Audit of {rows[0].records:,} records that took {rows[0].run_seconds:.1f} s to execute and sign on all cores",
         *("processes, a core each", "seconds", "µs a record", "ratio to the run"),
     )
@@ -100,7 +81,7 @@ def _audit() -> Table:
 def _original() -> Table:
     columns = ("operation", "stated ms", "measured ms", "stated gas", "gas", "stated MB")
     memory = {"Shard Creation": 20, "Transaction Processing": 10, "Cross-Shard Communication": 30}
-    table = _table("The original architecture's table, and this machine", *columns)
+    table = new_table("The original architecture's table, and this machine", *columns)
     for row in original.run():
         table.add_row(
             row.operation,

@@ -44,7 +44,7 @@ def signature_limit(seconds: float = 3.0) -> float:
 def single_entry_rate(count: int = 8_000) -> float:
     """Transactions a second of the packaged sample, one entry each, from the log to a signed root."""
     rows = sample_rows()[:count]
-    with bed(SHARDS, _outgoing(rows)) as (node, wallet, asset):
+    with bed(SHARDS, outgoing(rows)) as (node, wallet, asset):
         bodies = [
             wallet.body(row.payer, transfers(asset, [(_payee(wallet.keys, wallet.address, row.payee), row.amount)]))
             for row in rows
@@ -57,12 +57,8 @@ def single_entry_rate(count: int = 8_000) -> float:
 
 def gateway_rate(repetitions: int = 10) -> float:
     """Entries a second of `gateway`: 64 custodians pay the sample's receivers, 100 entries a transaction."""
-    rows = [
-        Row(_custodian(row.payer), f"{row.payee}/{repetition}", row.amount)
-        for repetition in range(repetitions)
-        for row in sample_rows()
-    ]
-    with bed(SHARDS, _outgoing(rows)) as (node, wallet, asset):
+    rows = gateway_rows(repetitions)
+    with bed(SHARDS, outgoing(rows)) as (node, wallet, asset):
         waiting: dict[str, list[tuple[bytes, int]]] = {}
         bodies = []
         for row in rows:
@@ -78,11 +74,21 @@ def gateway_rate(repetitions: int = 10) -> float:
         return len(rows) / (perf_counter() - started)
 
 
+def gateway_rows(repetitions: int) -> list[Row]:
+    """The sample's payments, each payer's by one of the custodians, so many times over to other receivers."""
+    return [
+        Row(_custodian(row.payer), f"{row.payee}/{repetition}", row.amount)
+        for repetition in range(repetitions)
+        for row in sample_rows()
+    ]
+
+
 def _custodian(name: str) -> str:
     return f"custodian-{int.from_bytes(sha256(name.encode()).digest()[:4], 'big') % CUSTODIANS}"
 
 
-def _outgoing(rows: list[Row]) -> dict[str, int]:
+def outgoing(rows: list[Row]) -> dict[str, int]:
+    """What each payer pays in all."""
     totals: dict[str, int] = {}
     for row in rows:
         totals[row.payer] = totals.get(row.payer, 0) + row.amount

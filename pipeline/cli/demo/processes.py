@@ -1,14 +1,16 @@
 """The processes of a ledger on a cluster, started from here: workers and a synchronizer, as an operator starts them."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from pipeline.errors import Fatal
 from pipeline.node.layout import NodeLayout
 
-_HAUPTBUCH: Final = (sys.executable, "-m", "pipeline.cli.main")
+HAUPTBUCH: Final[Sequence[str]] = (sys.executable, "-m", "pipeline.cli.main")
 WORKERS: Final = 2
 """Of a demo."""
 _SYNCHRONIZER: Final = "synchronizer"
@@ -18,11 +20,24 @@ _STOP_S: Final = 20.0
 class LedgerProcesses:
     """`hauptbuch worker` and `hauptbuch sync` beside a directory of `hauptbuch init --kafka`. Close it."""
 
-    def __init__(self, layout: NodeLayout, bootstrap: str, folder: Path) -> None:
-        """Nothing runs yet. Data directories, and a file with what each process says, go into `folder`."""
+    def __init__(
+        self,
+        layout: NodeLayout,
+        bootstrap: str,
+        folder: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        command: Callable[[str], Sequence[str]] = lambda _name: HAUPTBUCH,
+    ) -> None:
+        """Nothing runs yet. Data directories, and a file with what each process says, go into `folder`.
+
+        `settings`: variables for their environments. `command` gives what runs as `hauptbuch` in a process.
+        """
         self._layout = layout
         self._bootstrap = bootstrap
         self._folder = folder
+        self._settings = settings or {}
+        self._command = command
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -67,11 +82,15 @@ class LedgerProcesses:
 
     def _start(self, name: str, command: str, *options: str) -> None:
         where = ("--kafka", self._bootstrap, "--genesis", str(self._layout.genesis))
-        arguments = (*_HAUPTBUCH, command, *where, "--data", str(self._folder / name), *options)
+        arguments = (*self._command(name), command, *where, "--data", str(self._folder / name), *options)
         self._folder.mkdir(parents=True, exist_ok=True)
         with self._words(name).open("wb") as words:
             self._running[name] = subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, stdout=words, stderr=subprocess.STDOUT
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=words,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self._settings},
             )
 
     def _words(self, name: str) -> Path:

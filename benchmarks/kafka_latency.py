@@ -1,0 +1,87 @@
+"""How long a single payment takes on a real broker: to its receipt, to its effect on another shard, to a signed root.
+
+A thread publishes at a steady rate, each payment when it is due, and all times count from then: a late publication is
+waiting, too. Another thread observes as any client does. Every payment crosses shards.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter, sleep
+
+from benchmarks.bed import receiver
+from benchmarks.kafka_bed import Bed, bed
+from pipeline.cli.demo.phases import Percentiles
+from pipeline.client.producer import Signed, TransactionFuture, TransactionProducer
+
+RATE = 200.0
+SENDERS = 64
+WARM_UP_S = 4.0
+
+
+@dataclass(frozen=True)
+class Window:
+    """Milliseconds from publishing."""
+
+    receipt: Percentiles
+    settled: Percentiles
+    root: Percentiles
+
+
+def run(bootstrap: str, shards: int, seconds: float, windows: int) -> list[Window]:
+    """One worker, one synchronizer; a warm-up, then windows of measurement."""
+    with bed(bootstrap, shards) as ledger:
+        ledger.fund({f"payer-{number}": 10**9 for number in range(SENDERS)})
+        lead, count = int(RATE * WARM_UP_S), int(RATE * seconds)
+        signed = payments(ledger, lead + windows * count)
+        window(ledger, signed[:lead])
+        return [window(ledger, signed[start : start + count]) for start in range(lead, len(signed), count)]
+
+
+def payments(ledger: Bed, count: int) -> list[Signed]:
+    """Payments of one unit, each to another shard than its payer's."""
+    shard_map = ledger.chain.shard_map
+    receivers = [receiver(f"receiver-{number}") for number in range(2_000)]
+    away = [
+        [item for item in receivers if shard_map.owner_of(item) != shard]
+        for shard in range(ledger.chain.genesis.shards)
+    ]
+    unsigned = []
+    for number in range(count):
+        name = f"payer-{number % SENDERS}"
+        others = away[shard_map.owner_of(ledger.sender(name).address)]
+        unsigned.append(ledger.pay(name, [(others[number * 7 % len(others)], 1)]))
+    return ledger.producer.sign(unsigned)
+
+
+def window(ledger: Bed, signed: Sequence[Signed]) -> Window:
+    """Publish these at the steady rate and observe each to its end."""
+    observed = ledger.tracker.begin()
+    published: deque[tuple[list[TransactionFuture], float]] = deque()
+    log = ledger.open_log()
+    producer = TransactionProducer(log, ledger.chain, ledger.watcher)
+    started = perf_counter() + 0.05
+
+    def publish() -> None:
+        for number, item in enumerate(signed):
+            due = started + number / RATE
+            sleep(max(0.0, due - perf_counter()))
+            published.append((producer.publish([item]), due))
+
+    thread = threading.Thread(target=publish)
+
+    def is_done() -> bool:
+        is_over = not thread.is_alive()
+        while published:
+            futures, due = published.popleft()
+            ledger.tracker.published(futures, [due])
+        return is_over and ledger.tracker.is_done()
+
+    thread.start()
+    try:
+        ledger.watch(is_done, observed)
+    finally:
+        thread.join()
+        log.close()
+    return Window(*(Percentiles.of(times) for times in (observed.receipt_s, observed.settled_s, observed.root_s)))
