@@ -5,8 +5,9 @@ So neither the driver nor a scrape ever waits for brokers that are away.
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from threading import Condition, Thread
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import structlog
 from prometheus_client.metrics_core import Metric
@@ -35,16 +36,17 @@ class MeasuredLog(Protocol):
         """As the event log port."""
 
 
+_Answer = TypeVar("_Answer")
 Measure = Callable[[MeasuredLog], Sequence[Metric]]
 
 
 class LogMeter:
-    """Runs `measure` when asked. The log is opened at the first time; a measure that fails has no series."""
+    """Runs `measure` when asked; a measure that fails has no series."""
 
     def __init__(
         self, open_log: Callable[[], MeasuredLog], measure: Measure, *, patience_s: float = _PATIENCE_S
     ) -> None:
-        """Nothing runs before the first scrape."""
+        """Opens the log at once, since that can take longer than a scrape waits."""
         self._open_log = open_log
         self._measure = measure
         self._patience_s = patience_s
@@ -53,12 +55,11 @@ class LogMeter:
         self._answer: Sequence[Metric] | None = None
         self._closed = False
         self._thread = Thread(target=self._serve, name="log meter", daemon=True)
+        self._thread.start()
 
     def collect(self) -> Iterator[Metric]:
         """A measure that began after this call, or nothing where the cluster is slower than our patience."""
         with self._changed:
-            if self._thread.ident is None:
-                self._thread.start()
             self._asked += 1
             mine = self._asked
             self._changed.notify_all()
@@ -72,32 +73,38 @@ class LogMeter:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            started = self._thread.ident is not None
-        if started:
-            self._thread.join(self._patience_s)
+        self._thread.join(self._patience_s)
 
     def _serve(self) -> None:
         with contextlib.ExitStack() as stack:
-            log: MeasuredLog | None = None
+            log = self._opened(stack)
             while (asked := self._next_question()) is not None:
-                answer: Sequence[Metric] | None = None
-                try:
-                    if log is None:
-                        log = self._open_log()
-                        stack.callback(log.close)
-                    answer = self._measure(log)
-                except HauptbuchError as error:
-                    structlog.get_logger("hauptbuch").debug(f"metrics: the log gave no answer: {error}")
-                except Exception:  # noqa: BLE001 - a thread that dies silently would be waited for at every scrape
-                    structlog.get_logger("hauptbuch").exception("metrics: the log could not be measured")
+                log = log or self._opened(stack)
+                answer = None if log is None else _attempt(partial(self._measure, log))
                 with self._changed:
                     self._answer, self._answered = answer, asked
                     self._changed.notify_all()
+
+    def _opened(self, stack: contextlib.ExitStack) -> MeasuredLog | None:
+        log = _attempt(self._open_log)
+        if log is not None:
+            stack.callback(log.close)
+        return log
 
     def _next_question(self) -> int | None:
         with self._changed:
             self._changed.wait_for(lambda: self._asked > self._answered or self._closed)
             return None if self._closed else self._asked
+
+
+def _attempt(ask: Callable[[], _Answer]) -> _Answer | None:
+    try:
+        return ask()
+    except HauptbuchError as error:
+        structlog.get_logger("hauptbuch").debug(f"metrics: the log gave no answer: {error}")
+    except Exception:  # noqa: BLE001 - a thread that dies silently would be waited for at every scrape
+        structlog.get_logger("hauptbuch").exception("metrics: the log could not be measured")
+    return None
 
 
 def hidden_records(log: MeasuredLog, sources: Iterable[TopicPartition]) -> Metric:
