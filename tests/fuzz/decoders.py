@@ -52,7 +52,7 @@ class Decoder(NamedTuple):
 def _record(kind: Any) -> Callable[[bytes], bytes]:
     def again(raw: bytes) -> bytes:
         decoded = kind.from_record(raw)
-        decoded = decoded[0] if isinstance(decoded, tuple) else decoded
+        decoded = decoded if isinstance(decoded, kind) else decoded[0]
         if hasattr(decoded, "to_record"):
             return bytes(decoded.to_record())
         return codec(kind.__name__).frame(decoded.to_bytes())

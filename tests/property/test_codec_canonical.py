@@ -139,7 +139,7 @@ def _bytes_of_action(datum: bytes) -> bytes:
 
 def _bytes_of_record(kind: Any, name: str, datum: bytes) -> bytes:
     decoded = kind.from_record(codec(name).frame(datum))
-    record = (decoded[0] if isinstance(decoded, tuple) else decoded).to_record()
+    record = (decoded if isinstance(decoded, kind) else decoded[0]).to_record()
     return codec(name).unframe(record)
 
 
