@@ -25,7 +25,12 @@ from pipeline.watch.server import HttpAddress, WatchServer
 _FETCH_WAIT_MS: Final = 500
 _FALSE, _FAILED, _INTERRUPTED = 1, 2, 130  # exit codes as of `pipeline.cli.main`, which imports the commands
 
-Bootstrap = Annotated[str, typer.Option("--kafka", metavar="BOOTSTRAP", help="host:port of brokers, parted by commas.")]
+Bootstrap = Annotated[
+    str,
+    typer.Option(
+        "--kafka", metavar="BOOTSTRAP", help="host:port of brokers, parted by commas; else what --config says."
+    ),
+]
 GenesisFile = Annotated[Path, typer.Option("--genesis", metavar="FILE", help="DIR/genesis.avro of `hauptbuch init`.")]
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="This process's own directory; made if need be.")]
 LogAs = Annotated[LogFormat, typer.Option("--log", help="Sentences for people, or JSON lines, on standard error.")]
@@ -75,14 +80,13 @@ def shown(watch: ProcessWatch, http: str, chain: Chain, config: Config) -> Itera
     if not http:
         yield
         return
-    address = HttpAddress.parse(http)
-    watch.meter = LogMeter(lambda: kafka_log(chain, _unhurried(config)), watch.measure)
-    server = WatchServer(address, watch)
+    server = WatchServer(HttpAddress.parse(http), watch)
+    meter = watch.meter = LogMeter(lambda: kafka_log(chain, _unhurried(config)), watch.measure)
     try:
         yield
     finally:
         server.close()
-        watch.meter.close()
+        meter.close()
 
 
 def _unhurried(config: Config) -> Config:
