@@ -268,6 +268,30 @@ def test_what_was_committed_before_an_end_was_asked_is_never_missed(kafka: Kafka
         other.close()
 
 
+def test_a_partition_that_its_client_stopped_fetching_is_read_on(
+    kafka: Kafka, prefix: str, log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client can stop for good and say nothing, when a partition had no leader for a while: it is replaced."""
+    monkeypatch.setattr(reader_module, "_SURE_S", 0.2)
+    monkeypatch.setattr(reader_module, "REQUEST_S", 0.3)
+    assert log.append([Append(A0, None, b"0")]) == [0]
+    assert values(log, A0) == [b"0"]
+    tail = log._reader._tail
+    fetched, client = tail.get(A0), tail._consumer
+    assert fetched is not None
+    client.pause([fetched.place])
+    other = kafka.log(prefix)
+    try:
+        other.append([Append(A0, None, b"1")])
+    finally:
+        other.close()
+    time.sleep(0.3)
+    with pytest.raises(Retryable, match="gave nothing from offset 1 on"):
+        until(lambda: log.read(A0, 1, 9, 1000))
+    assert tail._consumer is not client
+    assert [record.value for record in log.read(A0, 1, 9, 1000)] == [b"1"]
+
+
 def test_what_nobody_reads_is_not_fetched_for_ever(
     kafka: Kafka, prefix: str, log: KafkaLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

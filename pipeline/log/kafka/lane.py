@@ -6,6 +6,7 @@ an older position never arrives.
 """
 
 import contextlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -34,6 +35,8 @@ class Fetched:
     sure_at: int
     """The reader's count of events when `owed` was asked for."""
     used_s: float
+    asked_s: float
+    """When `owed` was asked for."""
     paused: bool = False
     error: HauptbuchError | None = None
     stuck_at: int = -1
@@ -48,6 +51,7 @@ class Lane:
         self, settings: Settings, name_of: Callable[[TopicPartition], str], missing: Callable[[], HauptbuchError]
     ) -> None:
         """`name_of`: the topic's name on the cluster. `missing` says what a partition that is gone means."""
+        self._settings = settings
         self._consumer = Consumer(settings)
         self._name_of = name_of
         self._missing = missing
@@ -86,7 +90,7 @@ class Lane:
         self.drop(source)
         place = Place(self._name_of(source), source.partition, start)
         self._consumer.incremental_assign([place])
-        fetched = Fetched(place, Window(start), owed, sure_at, now_s)
+        fetched = Fetched(place, Window(start), owed, sure_at, now_s, now_s)
         self._fetched[source] = self._by_place[place.topic, place.partition] = fetched
         return fetched
 
@@ -97,6 +101,14 @@ class Lane:
             return
         del self._by_place[fetched.place.topic, fetched.place.partition]
         self._consumer.incremental_unassign([fetched.place])
+
+    def renew(self) -> None:
+        """Fetch nothing any more, with a new client: whoever reads on begins anew."""
+        # In a thread of its own, since one whose brokers are away takes its time to go.
+        threading.Thread(target=self._consumer.close, daemon=True).start()
+        self._consumer = Consumer(self._settings)
+        self._fetched.clear()
+        self._by_place.clear()
 
     def pump(self, timeout_s: float) -> bool:
         """Take in what has arrived, after waiting up to `timeout_s` for the first of it. Whether there was anything.

@@ -66,13 +66,13 @@ class PlainProducer:
             with plain_errors():
                 self._send(producer, appends, delivery)
         except KafkaException as exception:
-            with self._lock:
-                if self._producer is producer:  # it will do nothing any more
-                    self._producer = None
+            self._give_up(producer)  # it will do nothing any more
             error = error_in(exception)
             raise refusal(error) or OutcomeUnknown(f"Kafka did not confirm every record: {error.str()}") from None
         if delivery.error is not None:
             assert delivery.failed is not None, "an error comes with its record"
+            # One that heard of a partition without a leader may never send to it again (librdkafka#5430).
+            self._give_up(producer)
             refused = refusal(delivery.error, delivery.failed.topic() or "")
             raise refused or OutcomeUnknown(f"Kafka did not confirm every record: {delivery.error.str()}")
         return delivery.offsets
@@ -101,6 +101,11 @@ class PlainProducer:
         if self._producer is not None:
             self._producer.purge()
             self._producer.close()
+
+    def _give_up(self, producer: Producer) -> None:
+        with self._lock:
+            if self._producer is producer:
+                self._producer = None
 
     def _client(self) -> Producer:
         """Raises `ConfigError` for settings that can't be."""

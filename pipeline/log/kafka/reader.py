@@ -6,7 +6,7 @@ of old history) takes the *far* lane, unless nobody used that tail for a while: 
 What [] promises. A consumer hears of new records a moment after they stand. A read that finds nothing fetched
 therefore asks the cluster for the last stable offset, and waits until everything before it has arrived, wherever
 something may stand that this process can know of: at the first read of a position, after a writer was fenced, and
-after `end_offset` answered with an offset beyond. Only reads in a steady tail cost no request.
+after `end_offset` answered with an offset beyond. Reads in a steady tail cost a request every 10 s.
 """
 
 import threading
@@ -26,6 +26,9 @@ _FAR_S: Final = 0.05
 _SHARED_S: Final = 2.0
 """A reader that two threads used within this is waited on in slices, else in one go: slices cost a process that idles
 4 % of a core."""
+_SURE_S: Final = 10.0
+"""How long [] is believed without asking. A client that heard of a partition without a leader, as when a broker stood
+still, can stop fetching it for good and say nothing (librdkafka#5430)."""
 _BUSY_S: Final = 1.0
 """A tail that was read within this is not moved."""
 _FORGOTTEN_S: Final = 10.0
@@ -53,6 +56,7 @@ class Reader:
         # A lock is not fair: one who waits in slices would take it again before another wakes. Whoever wants the lock
         # holds this meanwhile, so that the next slice queues behind.
         self._queue = threading.Lock()
+        self._renewed_s = time.monotonic()
         self._events = 1
         self._fenced_at = 0
         self._ends: dict[TopicPartition, tuple[int, int]] = {}  # (event, offset) of the last end that was told
@@ -66,8 +70,19 @@ class Reader:
             self._lock.acquire()
         try:
             return self._read(source, start, max_records, max_bytes)
+        except Retryable:
+            self._renew()
+            raise
         finally:
             self._lock.release()
+
+    def _renew(self) -> None:
+        """Clients that did not answer may never do so again: make new ones, now and then."""
+        now_s = time.monotonic()
+        if now_s - self._renewed_s > REQUEST_S:
+            self._renewed_s = now_s
+            self._tail.renew()
+            self._far.renew()
 
     def _read(self, source: TopicPartition, start: int, max_records: int, max_bytes: int) -> list[LogRecord]:
         now_s = time.monotonic()
@@ -104,7 +119,12 @@ class Reader:
 
     def stable_end(self, source: TopicPartition) -> int:
         """The last stable offset as of now."""
-        return self._tail.bounds(source)[1]
+        with self._queue:
+            self._lock.acquire()
+        try:
+            return self._tail.bounds(source)[1]
+        finally:
+            self._lock.release()
 
     def wait(self, timeout_s: float, is_due: Callable[[], bool], is_busy: Callable[[], bool]) -> None:
         """Until a record arrived since this thread's last wait, `is_due()`, or the timeout.
@@ -170,10 +190,11 @@ class Reader:
         if window.has(start):
             return
         told_at, told = self._ends.get(source, (0, 0))
-        if fetched.sure_at < self._fenced_at or (fetched.sure_at < told_at and window.high < told):
+        is_stale = now_s - fetched.asked_s > _SURE_S
+        if is_stale or fetched.sure_at < self._fenced_at or (fetched.sure_at < told_at and window.high < told):
             events = self._events
             fetched.owed = lane.bounds(source)[1]
-            fetched.sure_at = events
+            fetched.sure_at, fetched.asked_s = events, now_s
         while window.high < fetched.owed and fetched.error is None and not window.has(start):
             lane.pump(0.02)
             if time.monotonic() - now_s > REQUEST_S:
