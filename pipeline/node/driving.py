@@ -1,5 +1,6 @@
 """The loop around anything that is driven step by step and sleeps on the log."""
 
+import gc
 from collections.abc import Callable
 from typing import Final
 
@@ -10,6 +11,17 @@ LONGEST_SLEEP_MS: Final = 50
 """Of one whom more than the log may want: a rebalance, a condition that somebody waits for."""
 LOG_ONLY_SLEEP_MS: Final = 500
 """Of one whom the log alone wakes; signals wait for as long."""
+_COLLECT_AFTER: Final = (50_000, 20, 20)
+
+
+def _collect_seldom() -> None:
+    """Have the garbage collector look every 50,000 new objects instead of 700.
+
+    What a node makes by the thousand (records, leaves, receipts) is in no cycle and goes by itself; looking for cycles
+    among it took an eighth of the time.
+    """
+    if 0 < gc.get_threshold()[0] < _COLLECT_AFTER[0]:
+        gc.set_threshold(*_COLLECT_AFTER)
 
 
 def drive(
@@ -20,7 +32,11 @@ def drive(
     timeout_ms: int | None = None,
     longest_sleep_ms: int = LONGEST_SLEEP_MS,
 ) -> bool:
-    """Step until `is_done`, asked before each step; False where `timeout_ms` passed first. Raises as `step` does."""
+    """Step until `is_done`, asked before each step; False where `timeout_ms` passed first. Raises as `step` does.
+
+    Makes the interpreter's garbage collector rarer for good.
+    """
+    _collect_seldom()
     deadline_ms = None if timeout_ms is None else clock_ms() + timeout_ms
     while not is_done():
         outcome = step(clock_ms())

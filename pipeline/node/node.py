@@ -7,7 +7,6 @@ below it blocks, starts threads or reads a clock.
 from collections.abc import Callable
 from pathlib import Path
 from time import time_ns
-from typing import Final
 
 from pipeline.codec.types import ShardId
 from pipeline.config import AssuranceName, Config, load_config
@@ -22,6 +21,7 @@ from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Assurance
 from pipeline.log.embedded import Durability, EmbeddedLog
 from pipeline.node.bootstrap import check_suites, create_topics
+from pipeline.node.driving import drive
 from pipeline.node.layout import DirectoryLock, NodeLayout
 from pipeline.shards.allocator import ShardAllocator
 from pipeline.shards.progress import Idle, Progress
@@ -30,8 +30,6 @@ from pipeline.state.store import StateStore
 from pipeline.sync.settings import SyncConfig
 from pipeline.sync.signer import Signer
 from pipeline.sync.synchronizer import Synchronizer
-
-_LONGEST_SLEEP_MS: Final = 50
 
 
 def wall_clock_ms() -> int:
@@ -153,7 +151,10 @@ class Node:
 
     def step(self) -> Progress | Idle:
         """Step everything once. Raises what halted a shard or the synchronizer."""
-        now_ms, progressed, until_ms = self._clock_ms(), False, None
+        return self._step(self._clock_ms())
+
+    def _step(self, now_ms: int) -> Progress | Idle:
+        progressed, until_ms = False, None
         everything: list[ShardTask | Synchronizer] = [*self.tasks, self.synchronizer]
         for driven in everything:
             outcome = driven.step(now_ms)
@@ -171,16 +172,7 @@ class Node:
 
     def run_until(self, condition: Callable[[], bool], timeout_ms: int | None = None) -> bool:
         """Drive until `condition` holds; False where `timeout_ms` passed first."""
-        deadline_ms = None if timeout_ms is None else self._clock_ms() + timeout_ms
-        while not condition():
-            outcome = self.step()
-            now_ms = self._clock_ms()
-            if deadline_ms is not None and now_ms >= deadline_ms:
-                return condition()
-            if isinstance(outcome, Idle):
-                wake_ms = outcome.until_ms if outcome.until_ms is not None else now_ms + _LONGEST_SLEEP_MS
-                self.log.wait(max(0, min(wake_ms - now_ms, _LONGEST_SLEEP_MS)))
-        return True
+        return drive(self._step, self.log, self._clock_ms, condition, timeout_ms)
 
     def close(self) -> None:
         """Stop cleanly: what is committed is on the log, the rest never happened. Idempotent."""
