@@ -24,10 +24,10 @@ from topologies.attest import run_attestor
 
 
 def run(
-    kafka: Bootstrap,
     genesis: GenesisFile,
     data: Data,
     key: Annotated[Path, typer.Option("--key", metavar="FILE", help="This attestor's key.")],
+    kafka: Bootstrap = "",
     log: LogAs = LogFormat.CONSOLE,
     log_level: Level = LogLevel.INFO,
     http: Http = "",

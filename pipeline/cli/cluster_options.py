@@ -14,8 +14,6 @@ from typing import Annotated, Final
 
 import typer
 
-from pipeline.config.librdkafka import is_secret
-from pipeline.config.sources import ENVIRONMENT_PREFIX
 from pipeline.errors import ConfigError
 
 CONFIG_VARIABLE: Final = "HAUPTBUCH_CONFIG"
@@ -61,6 +59,9 @@ def with_cluster_options(function: Callable[..., int | None]) -> Callable[..., i
 
 def _variables(config: Path | None, settings: list[str], *, insecure: bool) -> dict[str, str]:
     """Raises `ConfigError`."""
+    from pipeline.config.librdkafka import is_secret  # noqa: PLC0415 - slow to import, and help needs none of it
+    from pipeline.config.sources import ENVIRONMENT_PREFIX  # noqa: PLC0415 - as above
+
     found = {CONFIG_VARIABLE: str(config.absolute())} if config else {}
     for setting in settings:
         key, equals, value = setting.partition("=")

@@ -24,9 +24,9 @@ from topologies.sync import run_synchronizer
 
 
 def run(
-    kafka: Bootstrap,
     genesis: GenesisFile,
     data: Data,
+    kafka: Bootstrap = "",
     key: Annotated[
         Path | None, typer.Option("--key", metavar="FILE", help="An attestor's key, where one signature suffices.")
     ] = None,

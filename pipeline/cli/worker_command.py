@@ -14,9 +14,9 @@ from topologies.shard import run_worker, run_workers
 
 
 def run(
-    kafka: Bootstrap,
     genesis: GenesisFile,
     data: Data,
+    kafka: Bootstrap = "",
     workers: Annotated[int, typer.Option("--workers", help="How many processes, each with a part of DIR.")] = 1,
     accept_time: AcceptTime = False,
     log: LogAs = LogFormat.CONSOLE,

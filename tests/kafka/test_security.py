@@ -21,7 +21,7 @@ from deploy.kafka.roles import Role, grants_of
 from deploy.kafka.security import ADMINISTRATOR, settings_file
 from pipeline.cli.processes import read_chain
 from pipeline.codec.topics import Topic, TopicPartition
-from pipeline.config import KafkaConfig, KafkaSecurity, SecurityProtocol
+from pipeline.config import KafkaConfig, KafkaSecurity, SecurityProtocol, load_config
 from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.errors import ConfigError, Retryable
 from pipeline.ledger.chain import Chain
@@ -270,6 +270,19 @@ def test_rules_are_set_once_and_can_be_taken_away(cluster: KafkaCluster, chain: 
             == 2
         )
     assert "Kafka refuses this client" in errors.getvalue()
+
+
+def test_the_command_finds_a_cluster_that_runs(cluster: KafkaCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ("--data", str(cluster.root))
+    assert main(["up", "--secure", *place]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"{cluster.bootstrap}\n"
+    assert told.err == f"administrator: {settings_file(cluster.root, ADMINISTRATOR)}\n"
+    assert main(["describe", *place]) == 0
+    assert capsys.readouterr().out.startswith(f"broker 1 {cluster.bootstrap} running ")
+    assert main(["user", "visitor", *place]) == 0
+    path = Path(capsys.readouterr().out.strip())
+    assert load_config(path).kafka.security.username == "visitor"
 
 
 def test_secrets_of_the_cluster_are_for_its_owner_alone(cluster: KafkaCluster) -> None:

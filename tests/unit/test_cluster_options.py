@@ -11,7 +11,9 @@ from pipeline.cli.cluster_options import CONFIG_VARIABLE, with_cluster_options
 from pipeline.cli.main import COMMANDS, run
 from pipeline.cli.surroundings import settings
 from pipeline.config import Config
+from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.errors import ConfigError
+from pipeline.node.bootstrap import new_chain
 from pipeline.node.layout import NodeLayout
 
 
@@ -83,3 +85,16 @@ def test_every_command_that_may_meet_a_cluster_takes_them(capsys: pytest.Capture
         assert all(option in shown for option in ("--config", "--set", "--insecure"))
     assert run(["status", str(tmp_path), "--set", "x"]) == 2
     assert capsys.readouterr().err == "hauptbuch: --set 'x' is no KEY=VALUE, such as shard.linger_ms=10\n"
+
+
+def test_brokers_are_named_by_flag_or_settings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    genesis, settings_file = tmp_path / "genesis.avro", tmp_path / "user.toml"
+    genesis.write_bytes(new_chain(STANDARD_SUITES, "x", 1, 1, seed=bytes(32)).chain.genesis.to_record())
+    options = ["worker", "--genesis", str(genesis), "--data", str(tmp_path / "data")]
+    assert run(options) == 2
+    assert "kafka.bootstrap is not set" in capsys.readouterr().err
+    settings_file.write_text('[kafka]\nbootstrap = "127.0.0.1:1"\n[kafka.security]\nprotocol = "SASL_SSL"\n')
+    assert run([*options, "--config", str(settings_file)]) == 2
+    shown = capsys.readouterr().err
+    assert "user.toml: kafka.security: mechanism is not set" in shown
+    assert shown.count("\n") == 1
