@@ -10,14 +10,14 @@ from uuid import uuid4
 from pipeline.client.light import VerifiedRoot
 from pipeline.client.producer import Signed, TransactionFuture, TransactionProducer
 from pipeline.client.subscriber import StateRootSubscriber
-from pipeline.codec.types import AssetId
-from pipeline.ledger import admission, composer, engine
+from pipeline.codec.types import AssetId, ChainId, ShardId
+from pipeline.ledger import admission, composer, engine, writers
 from pipeline.ledger.codes import Code
 from pipeline.ledger.inbound import EffectRun
 from pipeline.ledger.relay import EffectKind
-from pipeline.log.port import Append, EventLog, TransactionalWriter
+from pipeline.log.port import Append
+from pipeline.shards import task
 from pipeline.shards.recovery import Recovery
-from pipeline.shards.task import ShardTask
 from pipeline.testing.cluster.checker import Rule
 
 Replacement = tuple[object, str, object]
@@ -42,26 +42,12 @@ def mutated(name: str) -> Iterator[None]:
         yield
 
 
-class _Unfenced:
-    """A log whose writers never fence each other: each has an id of its own."""
-
-    def __init__(self, log: EventLog) -> None:
-        self._log = log
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._log, name)
-
-    def writer(self, writer_id: str) -> TransactionalWriter:
-        return self._log.writer(f"{writer_id}-{uuid4().hex}")
-
-
 def _without_fence() -> Sequence[Replacement]:
-    plain = ShardTask.__init__
+    def shard_writer(chain_id: ChainId, shard: ShardId) -> str:
+        """Every life of a leader writes under an id of its own."""
+        return f"{writers.shard_writer(chain_id, shard)}-{uuid4().hex}"
 
-    def init(self: ShardTask, chain: Any, shard: Any, log: Any, *rest: Any) -> None:
-        plain(self, chain, shard, _Unfenced(log), *rest)
-
-    return [(ShardTask, "__init__", init)]
+    return [(task, "shard_writer", shard_writer)]
 
 
 def _without_republishing() -> Sequence[Replacement]:
