@@ -73,3 +73,37 @@ def test_a_member_that_left_proves_nothing(bootstrap: str) -> None:
     finally:
         group.close()
         log.close()
+
+
+def test_copies_are_kept_by_whoever_inherits(bootstrap: str) -> None:
+    """The foresight of `inherits` is that of the client's assignor."""
+    config, prefix = KafkaConfig(bootstrap=bootstrap), f"t-{uuid4().hex[:12]}"
+    log = KafkaLog(config, prefix)
+    partitions = 11
+    log.create_topic(Topic.TRANSACTIONS, partitions)
+    groups = [ShardGroup(config, prefix, lambda shards, lost: None) for _ in range(4)]
+
+    def settled() -> bool:
+        sizes = [len(group.shards) for group in groups]
+        return sum(sizes) == partitions and max(sizes) - min(sizes) <= 1
+
+    def known() -> bool:
+        # Each shard is copied by one member, and by none that owns it: all have seen the same group.
+        copies = [group.copies(1) for group in groups]
+        return settled() and sorted(shard for held in copies for shard in held) == list(range(partitions))
+
+    try:
+        settle(known, *groups)
+        leaver = max(groups, key=lambda group: len(group.shards))
+        groups.remove(leaver)
+        lost = leaver.shards
+        heirs = {shard: group for group in groups for shard in group.copies(1) & lost}
+        assert heirs.keys() == lost
+        leaver.close()
+        settle(settled, *groups)
+        assert all(shard in heir.shards for shard, heir in heirs.items())
+        assert all(len(group.copies(0)) == 0 for group in groups)
+    finally:
+        for group in groups:
+            group.close()
+        log.close()
