@@ -19,7 +19,7 @@ from typing import NamedTuple
 from urllib.request import urlopen
 
 from deploy.kafka.cluster import KafkaCluster
-from pipeline.client.producer import Sender, TransactionProducer
+from pipeline.client.producer import Sender, TransactionFuture, TransactionProducer
 from pipeline.client.receipts import ReceiptWatcher, ends_of
 from pipeline.codec.types import Address
 from pipeline.config import Config, KafkaConfig
@@ -147,7 +147,7 @@ class Client:
 
     def answer(self, shards: set[int]) -> None:
         """Return when each of these shards has answered a transaction that was published after this was called."""
-        futures = {}
+        futures: dict[int, list[TransactionFuture]] = {}
         deadline, next_s = time.monotonic() + _PATIENCE_S, 0.0
         while shards - {shard for shard, waiting in futures.items() if any(one.result() for one in waiting)}:
             now = time.monotonic()
@@ -172,7 +172,7 @@ class Client:
         """Nothing more is published."""
         self._context.__exit__(None, None, None)
 
-    def _settle(self, futures: list) -> None:
+    def _settle(self, futures: list[TransactionFuture]) -> None:
         deadline = time.monotonic() + _PATIENCE_S
         while not self._producer.all_settled(futures):
             assert time.monotonic() < deadline, "the accounts were not made in time"
