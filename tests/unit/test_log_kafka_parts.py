@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
-from confluent_kafka.admin import ConfigEntry, ConfigResource
+from confluent_kafka.admin import ConfigEntry, ConfigResource, TopicDescription
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -417,3 +417,19 @@ def test_a_broker_that_has_not_heard_of_a_new_topic_is_asked_again() -> None:
     answers.append(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
     with pytest.raises(ConfigError, match=r"p\.blocks: Kafka refuses this client"):
         catalog._check_settings(Topic.BLOCKS)
+
+
+def test_a_topic_that_one_broker_has_not_heard_of_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = TopicDescription("p.blocks", "uuid", False, [None] * 2)  # type: ignore[list-item]
+    answers: list[TopicDescription | None] = [None, None, seen]
+    catalog = TopicCatalog(admin_settings(NOBODY), "p", 1000)
+    monkeypatch.setattr(catalog, "_describe", lambda topic: answers.pop(0))
+    catalog._remember(Topic.BLOCKS, seen)
+    catalog.verify()
+    assert answers == []
+    monkeypatch.setattr(topics, "_HEARD_S", 0.1)
+    monkeypatch.setattr(catalog, "_describe", lambda topic: None)
+    started = time.monotonic()
+    with pytest.raises(TaskDiverged, match=r"p\.blocks was deleted"):
+        catalog.verify()
+    assert time.monotonic() - started >= 0.1

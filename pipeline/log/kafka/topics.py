@@ -29,6 +29,9 @@ from pipeline.log.kafka.settings import BATCH_HEADROOM, Scalar
 _REQUEST_S: Final = 15.0
 _LEADERS_S: Final = 30.0
 _LOOK_S: Final = 5.0
+_HEARD_S: Final = 1.0
+"""All brokers have heard of a new topic by then, so that one that does not know it lost it."""
+_PAUSE_S: Final = 0.02
 _REPLICAS: Final = 3
 _FOREVER: Final = MappingProxyType(
     {
@@ -62,6 +65,7 @@ class TopicCatalog:
         self._looking: Mapping[str, Future[TopicDescription]] = {}
         self._looked_s = 0.0
         self._replaced: TaskDiverged | None = None
+        self._unseen: dict[Topic, float] = {}
 
     def name(self, topic: Topic) -> str:
         """Name on the cluster."""
@@ -104,7 +108,8 @@ class TopicCatalog:
         """Ask whether every topic that was seen is still the same one. Raises `TaskDiverged`, `Retryable`."""
         with self._lock:
             for topic in list(self._known):
-                self._compare(topic, self._describe(topic))
+                while not self._compare(topic, self._describe(topic)):
+                    time.sleep(_PAUSE_S)
         if self._replaced is not None:
             raise self._replaced
 
@@ -168,7 +173,7 @@ class TopicCatalog:
                 return self.partitions(topic)
             if time.monotonic() > deadline:
                 raise Retryable(f"{self.name(topic)} has partitions without a leader: are enough brokers up?")
-            time.sleep(0.02)
+            time.sleep(_PAUSE_S)
 
     def _check_settings(self, topic: Topic) -> None:
         entries = self._settings_of(topic)
@@ -194,7 +199,7 @@ class TopicCatalog:
                 error = error_in(exception)
                 if error.code() not in MISSING or time.monotonic() > deadline:
                     raise _unanswered(error, self.name(topic)) from None
-                time.sleep(0.02)
+                time.sleep(_PAUSE_S)
             except TimeoutError:
                 raise _silent() from None
             else:
@@ -209,17 +214,24 @@ class TopicCatalog:
         if described is not None and described.partitions:
             self._known.setdefault(topic, _Known(str(described.topic_id), len(described.partitions)))
 
-    def _compare(self, topic: Topic, described: TopicDescription | None) -> None:
+    def _compare(self, topic: Topic, described: TopicDescription | None) -> bool:
+        """False while it can't be told yet: the broker that was asked may not have heard of a new topic."""
         known = self._known[topic]
+        if described is not None:
+            self._unseen.pop(topic, None)
         if described is None:
+            now_s = time.monotonic()
+            if now_s - self._unseen.setdefault(topic, now_s) < _HEARD_S:
+                return False
             what = "was deleted"
         elif str(described.topic_id) != known.uuid:
             what = "was deleted and made again"
         elif len(described.partitions) != known.partitions:
             what = f"has {len(described.partitions)} partitions instead of {known.partitions}"
         else:
-            return
+            return True
         self._replaced = TaskDiverged(f"{self.name(topic)} {what}: restore the cluster that holds this chain's history")
+        return True
 
 
 def _described(future: "Future[Any]", timeout_s: float, name: str) -> TopicDescription | None:
