@@ -4,6 +4,7 @@
 so a value hashed for one purpose can never stand for another.
 """
 
+from functools import cache
 from hashlib import sha256
 from typing import Final, NewType
 
@@ -26,6 +27,10 @@ ZERO32: Final = Hash32(bytes(32))
 MAX_AMOUNT: Final = 2**128 - 1
 
 
+# What is called many times a transaction returns plain bytes and ints: calling a NewType costs as much as a look-up.
+
+
+@cache
 def tag_prefix(tag: str) -> bytes:
     """Bytes that every tagged hash of `tag` begins with."""
     return b"hauptbuch/" + tag.encode() + b"/v1\x00"
@@ -33,12 +38,12 @@ def tag_prefix(tag: str) -> bytes:
 
 def tagged_hash(tag: str, *parts: bytes) -> Hash32:
     """H(tag, parts...): 32 bytes."""
-    return Hash32(sha256(tag_prefix(tag) + b"".join(parts)).digest())
+    return sha256(b"".join((tag_prefix(tag), *parts))).digest()  # type: ignore[return-value]
 
 
 def slot_of_id(identifier: bytes) -> Slot:
     """The slot of a 32-byte id: its first 12 bits."""
-    return Slot(identifier[0] << 4 | identifier[1] >> 4)
+    return identifier[0] << 4 | identifier[1] >> 4  # type: ignore[return-value]
 
 
 UNOWNED_SLOT: Final = tagged_hash("unowned-slot")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import Final
 
-from pipeline.codec.types import SLOTS, ShardId, Slot, slot_of_id
+from pipeline.codec.types import SLOTS, ShardId, Slot
 
 ALL_SLOTS: Final = tuple(Slot(slot) for slot in range(SLOTS))
 
@@ -23,7 +23,7 @@ class ShardMap:
 
     def owner_of(self, identifier: bytes) -> ShardId:
         """The shard that owns a 32-byte id."""
-        return self.owners[slot_of_id(identifier)]
+        return self.owners[identifier[0] << 4 | identifier[1] >> 4]
 
     def slots_of(self, shard: int) -> frozenset[Slot]:
         """The slots that a shard owns."""
