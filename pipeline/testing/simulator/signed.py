@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipeline.client.light import verify_state_root
 from pipeline.client.trust import Trust
@@ -9,6 +10,7 @@ from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.crypto import contexts
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.errors import PoisonRecord
+from pipeline.ledger.blocks import BlockHeader
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import (
     Assurance,
@@ -29,6 +31,13 @@ from pipeline.testing.suite import TEST_SUITES
 _CHECKPOINTS = TopicPartition(Topic.CHECKPOINTS, 0)
 
 
+class _Channels(NamedTuple):
+    """Peer -> the last bundle sent, and the last one executed, by a shard up to a height."""
+
+    sent: dict[int, int]
+    executed: dict[int, int]
+
+
 @dataclass(slots=True)
 class Round:
     """A round as its signed state roots tell it: the checkpoint, and the head of each shard that advanced."""
@@ -47,6 +56,7 @@ class SignedRounds:
         """Reads the log. `control`: all of it."""
         self._chain, self._log, self._outcomes, self._control = chain, log, outcomes, control
         self.rounds: list[Round] = []
+        self._channels = [_channels(headers) for headers in outcomes.headers]
         roots = [
             SignedStateRoot.from_record(record.value)
             for shard in range(chain.genesis.partitions)
@@ -95,17 +105,13 @@ class SignedRounds:
 
     def _check_cut(self, number: int, heads: Mapping[int, StateRoot]) -> None:
         """No signed block executed a bundle that no signed block sent."""
-        sent = {
-            (shard, item.peer): item.sequence
-            for shard, head in heads.items()
-            for header in self._outcomes.headers[shard][: head.height + 1]
-            for item in header.channels_out
-        }
+        sent: dict[tuple[int, int], int] = {}
+        executed: dict[tuple[int, int], int] = {}
         for shard, head in heads.items():
-            for header in self._outcomes.headers[shard][: head.height + 1]:
-                for item in header.channels_in:
-                    known = sent.get((item.peer, shard), 0)
-                    assert item.sequence <= known, f"round {number}: bundle {item.sequence} of {item.peer} is not sent"
+            sent |= {(shard, peer): last for peer, last in self._channels[shard][head.height].sent.items()}
+            executed |= {(peer, shard): last for peer, last in self._channels[shard][head.height].executed.items()}
+        for channel, last in executed.items():
+            assert last <= sent.get(channel, 0), f"round {number}: bundle {last} of channel {channel} is not sent"
 
     def _check_signatures(self) -> None:
         """Nobody who ever attests signed two checkpoints of one round, nor two blocks of one height."""
@@ -125,6 +131,18 @@ class SignedRounds:
                 continue
             first = signed.setdefault((signature.signer, signature.round), signature.checkpoint_hash)
             assert first == signature.checkpoint_hash, f"one attestor signed round {signature.round} twice"
+
+
+def _channels(headers: Sequence[BlockHeader]) -> list[_Channels]:
+    """Index = height."""
+    found: list[_Channels] = []
+    sent: dict[int, int] = {}
+    executed: dict[int, int] = {}
+    for header in headers:
+        sent = sent | {item.peer: item.sequence for item in header.channels_out}
+        executed = executed | {item.peer: item.sequence for item in header.channels_in}
+        found.append(_Channels(sent, executed))
+    return found
 
 
 def _holds(key: SignerKey, datum: bytes, signature: CheckpointSignature) -> bool:
