@@ -87,7 +87,7 @@ class Attestor(RoundTask):
         assert committer is not None, "fenced before"
         assert guard is not None, "fenced before"
         if committer.is_busy:
-            return Progress() if committer.poll() else Idle(now_ms + 1)
+            return Progress() if committer.poll() else Idle()  # the log wakes who waits for a commit
         worked = False
         if self._signing is None:
             worked = follower.poll(now_ms)

@@ -84,15 +84,20 @@ class LedgerFollower:
 
     def poll(self, now_ms: int) -> bool:
         """Read what is new; whether there was anything. Raises `TaskDiverged` on any disagreement."""
+        worked = self.follow_blocks(now_ms)
+        for _ in range(_ROUNDS_A_POLL):
+            if not self._adopt_decided(now_ms):
+                break
+            worked = True
+        return worked
+
+    def follow_blocks(self, now_ms: int) -> bool:
+        """Read and check blocks, but no rounds; whether there were any. Raises as `poll`."""
         worked = self.control.poll()
         while len(self.tracks) < self.control.newest.active_shards:
             self.tracks.append(self._track(len(self.tracks)))
         for track in self.tracks:
             worked = track.poll(now_ms) or worked
-        for _ in range(_ROUNDS_A_POLL):
-            if not self._adopt_decided(now_ms):
-                break
-            worked = True
         return worked
 
     def _track(self, shard: int) -> ShardTrack:

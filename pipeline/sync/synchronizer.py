@@ -117,8 +117,7 @@ class Synchronizer(RoundTask):
     def _run(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
         committer = self._open_committer()
         if committer.is_busy:
-            # Nothing else meanwhile: the follower must not read this very round before its commit is known.
-            return Progress() if committer.poll() else Idle(now_ms + 1)
+            return self._await_commit(follower, committer, now_ms)
         if follower.ledger.round > self._published:
             self._publish(follower)
             return Progress()
@@ -129,6 +128,17 @@ class Synchronizer(RoundTask):
             return Progress()
         answer = self._next_round(follower, now_ms)
         return Progress() if worked else answer
+
+    def _await_commit(self, follower: LedgerFollower, committer: Committer, now_ms: int) -> Progress | Idle:
+        """Check the next round's blocks meanwhile, and no more: this very round must not be read before its commit is
+        known. The log wakes who waits for a commit."""
+        if committer.poll():
+            return Progress()
+        if not follower.follow_blocks(now_ms):
+            return Idle()
+        if self._opened_ms is None:
+            self._opened_ms = now_ms
+        return Progress()
 
     def _next_round(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
         governance = follower.governance
@@ -163,7 +173,7 @@ class Synchronizer(RoundTask):
 
         def done() -> None:
             follower.adopt(plan, signatures)
-            self._published, self._opened_ms = plan.round, None
+            self._published = plan.round
             self._observer.done(plan.round)
 
         appends = [
@@ -171,6 +181,7 @@ class Synchronizer(RoundTask):
             Append(CHECKPOINTS, None, signature.to_record()),
             *state_root_appends(signed(plan, signatures)),
         ]
+        self._opened_ms = None  # blocks that come meanwhile open the next round
         self._open_committer().begin(appends, done)
         return Progress()
 
@@ -210,8 +221,9 @@ class Synchronizer(RoundTask):
             return plan
 
         def done() -> None:
-            self._proposed, self._opened_ms = next_round, None
+            self._proposed = next_round
 
+        self._opened_ms = None
         self._open_committer().begin([Append(CHECKPOINTS, None, plan.proposal.to_record())], done)
         return Progress()
 

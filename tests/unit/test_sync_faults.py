@@ -25,7 +25,7 @@ from pipeline.ledger.packing import RELAY_ENTRY
 from pipeline.ledger.relay import EffectKind, RelayBundle, RelayGroup, channel_start, encode_groups
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.port import Append, Committed, TransactionalWriter
-from pipeline.shards.progress import Idle
+from pipeline.shards.progress import Idle, Progress
 from pipeline.sync.life import SyncState
 from pipeline.sync.settings import SyncConfig
 from pipeline.sync.signer import Signer, SignerGuard
@@ -231,6 +231,47 @@ def test_an_unknown_outcome_is_read_from_the_log(error: Exception, happened: boo
     more(net, sync)
     net.run(sync, ms=400)
     assert net.log.error is None
+    assert_sound(net, sync)
+
+
+class SlowWriter(FlakyWriter):
+    """Tells of no commit while its log holds it back."""
+
+    def poll_commit(self) -> Committed | None:
+        return None if self.log.armed else self.inner.poll_commit()
+
+
+class SlowLog(FlakyLog):
+    """Rounds stand on it before their proposer hears of it."""
+
+    def __init__(self) -> None:
+        super().__init__(RuntimeError("never raised"), happened=True)
+        self.error = None
+
+    def writer(self, writer_id: str) -> TransactionalWriter:
+        writer = super().writer(writer_id)
+        return SlowWriter(self, writer.inner) if isinstance(writer, FlakyWriter) else writer
+
+
+def test_the_next_rounds_blocks_are_checked_while_a_round_is_being_committed() -> None:
+    net = Net(shards=2, log=SlowLog())
+    net.fund(dict.fromkeys(NAMES, 1000))
+    sync = net.synchronizer()
+    net.run(sync)
+    signed_round, rounds = sync.follower.ledger.round, len(net.rounds())
+    net.log.armed = True
+    more(net, sync)  # its first round stands on the log, and nobody says so
+    assert len(net.rounds()) == rounds + 1
+    waiting = sync.follower.unsigned_blocks
+    more(net, sync)
+    assert sync.follower.unsigned_blocks > waiting > 0
+    assert sync.step(net.now_ms) == Idle()  # the log wakes it, no timer
+    assert (sync.follower.ledger.round, len(net.rounds())) == (signed_round, rounds + 1)
+    net.log.armed = False
+    assert isinstance(sync.step(net.now_ms), Progress)
+    net.run(sync, ms=400)
+    assert sync.follower.unsigned_blocks == 0
+    assert len(net.rounds()) == rounds + 2  # those that waited are one round
     assert_sound(net, sync)
 
 
