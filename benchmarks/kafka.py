@@ -5,6 +5,7 @@ best of several windows is shown beside the median of all.
 """
 
 import argparse
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--kafka", default="", metavar="BOOTSTRAP", help="brokers; else one is started for this")
     parser.add_argument("--latency-only", action="store_true", help="no throughput")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started here ends here
     console = Console(width=110)
     console.print(machine((*PACKAGES, "confluent-kafka")) + f", Apache Kafka {KAFKA_VERSION}")
     with broker(arguments.kafka) as bootstrap:
