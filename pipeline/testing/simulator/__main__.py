@@ -6,7 +6,7 @@ import sys
 
 from pipeline.errors import ConfigError
 from pipeline.testing.simulator import Report, SimulationFailed
-from pipeline.testing.simulator.campaign import Totals, run_seeds
+from pipeline.testing.simulator.campaign import BATCH, Totals, run_seeds
 from pipeline.testing.simulator.plan import Plan, draw_plan, kept_text, read_kept
 from pipeline.testing.simulator.run import run_plan
 from pipeline.testing.simulator.shrink import shrink
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _tell(totals: Totals) -> None:
-    if totals.simulations % 500 < 20:
+    if totals.simulations % 500 < BATCH:
         print(
             f"{totals.simulations} simulations, {len(totals.failures)} failed, {totals.wall_s:.0f} s", file=sys.stderr
         )

@@ -7,11 +7,13 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from time import perf_counter, process_time
+from typing import Final
 
 from pipeline.testing.simulator.report import Report, SimulationFailed
 from pipeline.testing.simulator.run import simulate
 
-_BATCH = 20
+BATCH: Final = 5
+"""Seeds that a process takes at once; what was begun is finished when the time is up."""
 
 
 @dataclass(slots=True)
@@ -76,7 +78,7 @@ def run_seeds(
 
 def _batches(first: int, count: int, jobs: int) -> Generator[Totals, None, None]:
     seeds = range(first, first + count)
-    batches = [seeds[start : start + _BATCH] for start in range(0, count, _BATCH)]
+    batches = [seeds[start : start + BATCH] for start in range(0, count, BATCH)]
     if jobs == 1:
         yield from map(_run_batch, batches)
         return
