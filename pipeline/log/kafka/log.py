@@ -33,6 +33,8 @@ _PREFIX: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _SETTLE_S: Final = 0.2
 _PAUSE_S: Final = 0.002
 _JOIN_S: Final = 5.0
+_METER_S: Final = 5.0
+"""A client that asks for ends and gets no answer is not replaced more often."""
 
 DEFAULT_MAX_MESSAGE_BYTES: Final = 1 << 20
 DEFAULT_STALL_S: Final = 30.0
@@ -65,7 +67,9 @@ class KafkaLog:
         group = f"{prefix}-reader"
         try:
             self._topics = TopicCatalog(admin_settings(config), prefix, max_message_bytes)
-            self._meter = Consumer(consumer_settings(config, group, committed=False))
+            self._meter_settings = consumer_settings(config, group, committed=False)
+            self._meter = Consumer(self._meter_settings)
+            self._metered_s = time.monotonic()
             self._reader = Reader(
                 consumer_settings(config, group, committed=True),
                 self._topics.name_of,
@@ -203,6 +207,7 @@ class KafkaLog:
         try:
             bounds = self._meter.get_watermark_offsets(Place(name, source.partition), REQUEST_S, cached=False)
         except KafkaException as exception:
+            self._renew_meter()
             error = error_in(exception)
             if error.code() in MISSING:
                 raise self._topics.missing() from None
@@ -211,6 +216,13 @@ class KafkaLog:
             ) from None
         assert bounds is not None, "the client raises where there is no answer"
         return bounds[1]
+
+    def _renew_meter(self) -> None:
+        """One that did not answer may go on so for ever, when a broker that it knew is gone. The old one is not closed
+        here, since other threads may be asking it: it goes when they have their answers."""
+        now_s = time.monotonic()
+        if now_s - self._metered_s > _METER_S:
+            self._metered_s, self._meter = now_s, Consumer(self._meter_settings)
 
     def _check_appends(self, appends: Sequence[Append]) -> None:
         """Refuse before anything is sent. Raises `ConfigError`, `TaskDiverged`."""

@@ -123,6 +123,9 @@ class Reader:
             self._lock.acquire()
         try:
             return self._tail.bounds(source)[1]
+        except Retryable:
+            self._renew()
+            raise
         finally:
             self._lock.release()
 
