@@ -82,10 +82,10 @@ class LedgerFollower:
         self.book = RoundBook(chain, log, verifier, next_offset)
         self.tracks: list[ShardTrack] = []
 
-    def poll(self, now_ms: int) -> bool:
+    def poll(self, now_ms: int, most_rounds: int = _ROUNDS_A_POLL) -> bool:
         """Read what is new; whether there was anything. Raises `TaskDiverged` on any disagreement."""
         worked = self.follow_blocks(now_ms)
-        for _ in range(_ROUNDS_A_POLL):
+        for _ in range(most_rounds):
             if not self._adopt_decided(now_ms):
                 break
             worked = True

@@ -4,7 +4,7 @@ With a quorum of one signer, which it holds, a round is one transaction: proposa
 proposes, waits for k of n attestors, and publishes the state roots before it proposes again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Final
 
@@ -70,7 +70,8 @@ class Synchronizer(RoundTask):
         self._signer_writer: TransactionalWriter | None = None
         self._opened_ms: int | None = None
         self._signing: RoundPlan | None = None
-        self._published = -1
+        self._published = self._stands = -1
+        self._newest: int | None = None
         self._proposed = -1
 
     def _fence(self) -> LedgerFollower:
@@ -96,18 +97,23 @@ class Synchronizer(RoundTask):
                 writer.close()
         self._committer, self._signer_writer, self._guard, self.follower = None, None, None, None
         self._opened_ms, self._signing = None, None
+        self._stands, self._newest = -1, None
 
     def _recover(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
         committer = self._open_committer()
         if committer.is_busy:
             return Progress() if committer.poll() else Idle()
-        if follower.poll(now_ms):
+        if follower.ledger.round > self._stands:
+            if self._newest is None:
+                self._newest = self._newest_published(follower)
+            if follower.ledger.round >= self._newest and not self._state_roots_stand(follower):
+                self._publish(follower)
+                return Progress()
+            self._stands = follower.ledger.round
+        if follower.poll(now_ms, most_rounds=1):
             return Progress()
         if not follower.is_settled:
             return Idle(now_ms + IDLE_MS)
-        if follower.ledger.round >= 0 and not self._state_roots_stand(follower):
-            self._publish(follower)
-            return Progress()
         if self._guard is not None:
             self._guard.open_proposal(follower.ledger.round, follower.ledger.checkpoint_hash)
         self._published = self._proposed = follower.ledger.round
@@ -123,7 +129,7 @@ class Synchronizer(RoundTask):
             return Progress()
         if self._signing is not None:
             return self._sign(follower, self._signing, now_ms)
-        worked = follower.poll(now_ms)
+        worked = follower.poll(now_ms, most_rounds=1)  # each is published before the next one is read
         if follower.ledger.round > self._published:
             return Progress()
         answer = self._next_round(follower, now_ms)
@@ -250,6 +256,20 @@ class Synchronizer(RoundTask):
 
     def _state_root_stands(self, follower: LedgerFollower, shard: int) -> bool:
         ledger = follower.ledger
+        for datum in self._published_backwards(shard):
+            if checkpoint_hash(datum) == ledger.checkpoint_hash:
+                return True
+            if Checkpoint.from_bytes(datum).round < ledger.round:
+                return False
+        return False
+
+    def _newest_published(self, follower: LedgerFollower) -> int:
+        """The last round of which there is a state root; -1: none. Rounds are published in order."""
+        newest = [next(self._published_backwards(shard), None) for shard in range(len(follower.tracks))]
+        return max((Checkpoint.from_bytes(datum).round for datum in newest if datum is not None), default=-1)
+
+    def _published_backwards(self, shard: int) -> Iterator[bytes]:
+        """The checkpoints of a shard's state roots, newest first; what is no state root is passed over."""
         source = TopicPartition(Topic.STATE_ROOTS, shard)
         end = self._log.end_offset(source)
         while end > 0:
@@ -258,14 +278,11 @@ class Synchronizer(RoundTask):
             for record in reversed([item for item in records if item.offset < end]):
                 try:
                     datum = SignedStateRoot.from_record(record.value).checkpoint
-                    if Checkpoint.from_bytes(datum).round < ledger.round:
-                        return False
+                    Checkpoint.from_bytes(datum)
                 except PoisonRecord:
                     continue
-                if checkpoint_hash(datum) == ledger.checkpoint_hash:
-                    return True
+                yield datum
             end = start
-        return False
 
     def _publish(self, follower: LedgerFollower) -> None:
         published = follower.ledger.round

@@ -27,6 +27,12 @@ def test_seeds_hold(first: int) -> None:
     assert all(report.blocks and report.rounds for report in reports)
 
 
+@pytest.mark.parametrize("seed", [141, 216, 344])
+def test_every_round_is_published_where_others_propose_too(seed: int) -> None:
+    """These found a round that was never published: the next one had its quorum before the proposer recovered."""
+    assert report_of(seed).rounds > 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(SEEDS, SEEDS + 1_000, 50))
 def test_many_more_seeds_hold(first: int) -> None:
