@@ -88,7 +88,8 @@ class Brokers:
 
     def delete_records(self, name: str, partition: int, before: int) -> None:
         place = Place(name, partition, before)
-        self._admin().delete_records([place])[place].result(ANSWER_S)
+        admin = self._admin()  # it must outlive its answers
+        admin.delete_records([place])[place].result(ANSWER_S)
 
     @contextmanager
     def transaction(
