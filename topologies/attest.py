@@ -9,14 +9,12 @@ from pipeline.ledger.chain import Chain
 from pipeline.node.places import chain_log
 from pipeline.node.signing import SigningNode
 from pipeline.watch.rounds import RoundWatch
-from topologies.process import share_interpreter
 
 
 def run_attestor(
     chain: Chain, config: Config, data: Path, key: PrivateKey, watch: RoundWatch, is_done: Callable[[], bool]
 ) -> None:
     """Be an attestor until `is_done`. Raises as `SigningNode`."""
-    share_interpreter()
     with chain_log(chain, config) as log:
         node = SigningNode(chain, config, data, log, key, proposes=False, observer=watch)
         watch.task, watch.verified = node.task, node.signatures_verified

@@ -15,7 +15,6 @@ from pipeline.log.membership import Revoked
 from pipeline.node.places import chain_log, topic_prefix
 from pipeline.node.worker import Worker
 from pipeline.watch.worker import WorkerWatch
-from topologies.process import share_interpreter
 
 _LOOK_S: Final = 0.1
 
@@ -35,7 +34,6 @@ def run_worker(
         group = watch.group = ShardGroup(config.kafka, topic_prefix(chain), revoked)
         return group
 
-    share_interpreter()
     with chain_log(chain, config) as log:
         worker = Worker(
             chain,

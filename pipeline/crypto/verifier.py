@@ -3,13 +3,12 @@
 The memo only answers questions that were asked with exactly these bytes, so verifying ahead never changes a
 result: the engine picks suite and key itself and verifies inline on a miss.
 
-Threads beside a busy main thread wait a switch interval of the GIL after every signature, so `PoolVerifier` shortens
-that interval (rates fell from 10,000 to 455 a second at the default). What is verified ahead costs the engine's
-thread little and no time to wait; only what is missing in its turn does.
+What is begun ahead costs the engine's thread little and no time to wait; only what is missing in its turn does. Threads
+beside a busy main thread wait a switch interval of the interpreter after every signature, so whoever executes beside
+them shortens that interval (`pipeline.node.driving`).
 """
 
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +20,6 @@ from pipeline.crypto.suites import PrivateKey, SuiteSet
 MEMO_BYTES: Final = 128 * 2**20
 _JOB_OVERHEAD: Final = 400  # bytes of a tuple, five objects and a dict entry, so that tiny jobs count too
 _CHUNK_JOBS: Final = 8  # what a thread takes at a time: 2 ms of ML-DSA-65
-_SWITCH_INTERVAL_S: Final = 50e-6
 
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
@@ -40,8 +38,8 @@ class VerifyJob(NamedTuple):
 class Verifier(Protocol):
     """Answers `VerifyJob`s. Belongs to one driving thread."""
 
-    def begin(self, jobs: Sequence[VerifyJob]) -> None:
-        """Start to answer these beside the caller, who will probably ask. Returns at once."""
+    def begin(self, jobs: Sequence[VerifyJob]) -> bool:
+        """Start to answer these beside the caller, who will probably ask. Returns at once; False: no room now."""
 
     def prefetch(self, jobs: Sequence[VerifyJob]) -> None:
         """Answer these ahead, as fast as the machine can; returns when all are answered."""
@@ -103,8 +101,9 @@ class InlineVerifier:
         """How many signatures were checked, each counted once."""
         return self._memo.count
 
-    def begin(self, jobs: Sequence[VerifyJob]) -> None:
+    def begin(self, jobs: Sequence[VerifyJob]) -> bool:  # noqa: ARG002 - of any
         """Nothing: there is no other thread to do it."""
+        return True
 
     def prefetch(self, jobs: Sequence[VerifyJob]) -> None:
         """Nothing: there is no other thread to do it, and `verify` would do the same work."""
@@ -161,27 +160,25 @@ class _Chunks:
 
 
 class PoolVerifier(InlineVerifier):
-    """Verifies ahead with threads; pays for suites whose verify releases the GIL (ML-DSA).
-
-    Making one shortens the interpreter's switch interval for good.
-    """
+    """Verifies ahead with threads; pays for suites whose verify releases the GIL (ML-DSA)."""
 
     def __init__(self, suites: SuiteSet, threads: int | None = None, max_memo_bytes: int = MEMO_BYTES) -> None:
         """`threads` defaults to the number of processors."""
         super().__init__(suites, max_memo_bytes)
-        self._max_begun_bytes = max_memo_bytes // 4  # so that none is dropped from the memo before its turn
+        self._max_begun_bytes = max_memo_bytes // 4  # with a batch more, less than a generation of the memo
         self._begun_bytes = 0
         self._begun: dict[VerifyJob, _Chunk] = {}
         self._in_order: deque[_Chunk] = deque()
         self._chunks = _Chunks()
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="verify")
-        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL_S))
 
-    def begin(self, jobs: Sequence[VerifyJob]) -> None:
-        """Hand unknown jobs to the pool, as many as there is room for, and go on."""
+    def begin(self, jobs: Sequence[VerifyJob]) -> bool:
+        """Hand unknown jobs to the pool and go on, unless as many are under way as the memo could keep."""
         self._collect()
-        if self._begun_bytes < self._max_begun_bytes:
-            self._hand_out(jobs, wanted=False)
+        if self._begun_bytes >= self._max_begun_bytes:
+            return False
+        self._hand_out(jobs, wanted=False)
+        return True
 
     def prefetch(self, jobs: Sequence[VerifyJob]) -> None:
         """Verify all unknown jobs in the pool while this thread waits."""

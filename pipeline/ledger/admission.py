@@ -129,9 +129,12 @@ def prefetch(
 
 def begin_verifying(
     chain: Chain, shard: ShardId, view: StateView, verifier: Verifier, transactions: Iterable[PreparedTransaction]
-) -> None:
-    """Have the signatures of transactions that wait verified beside other work. As much a guess as `prefetch`."""
-    verifier.begin(_likely_jobs(Overlay(view), verifier, _payable(chain, shard, transactions)))
+) -> bool:
+    """Have the signatures of transactions that wait verified beside other work. As much a guess as `prefetch`.
+
+    False: the verifier has enough to do; ask again later.
+    """
+    return verifier.begin(_likely_jobs(Overlay(view), verifier, _payable(chain, shard, transactions)))
 
 
 def _payable(chain: Chain, shard: ShardId, transactions: Iterable[PreparedTransaction]) -> list[PreparedTransaction]:

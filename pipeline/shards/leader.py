@@ -7,7 +7,7 @@ dropped with this object whenever an outcome is unknown.
 from bisect import bisect_left
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.crypto.verifier import Verifier
@@ -20,7 +20,7 @@ from pipeline.ledger.cursor import ShardCursor
 from pipeline.ledger.engine import BlockInputs, ExecutedBlock, InputBatch, execute
 from pipeline.ledger.prepared import PreparedTransaction
 from pipeline.ledger.reading import InputReader
-from pipeline.log.port import EventLog, TransactionalWriter
+from pipeline.log.port import Append, EventLog, TransactionalWriter
 from pipeline.shards.backlog import Backlog
 from pipeline.shards.birth import Birth
 from pipeline.shards.observer import ShardObserver
@@ -32,11 +32,20 @@ from pipeline.state.store import StateStore, StateView
 _offset_of = attrgetter("offset")
 CURSOR: Final = b"cursor"
 OUTPUTS: Final = b"outputs"
-_LOOK_AHEAD_RECORDS: Final = 2_048  # a step: reading one takes some 30 microseconds
+_BLOCK_TRANSACTIONS: Final = 1_024
+"""A block takes no more, whatever genesis allows: while it executes, the next one's signatures are verified. Whoever
+takes all that waits first waits for all its signatures, and verifies none beside execution."""
 
 
 class ClockSkew(TaskDiverged):
     """This machine's clock is further ahead of the last block than genesis allows."""
+
+
+class _Committing(NamedTuple):
+    """A block and what of it is being committed."""
+
+    block: ExecutedBlock
+    appends: list[Append]
 
 
 @dataclass(slots=True)
@@ -80,7 +89,7 @@ class Leader:
         self._cursor = cursor
         self._looked_at = 0
         self._view: StateView = store.view()
-        self._committing: ExecutedBlock | None = None
+        self._committing: _Committing | None = None
         self._ready: ExecutedBlock | None = None
         self.stats = LeaderStats()
 
@@ -93,8 +102,9 @@ class Leader:
             self._ready = self._execute_next(now_ms)
         if self._ready is not None and self._committing is None:
             self._observer.committing()
-            self._writer.begin_commit(block_appends(self._ready))
-            self._committing, self._ready = self._ready, None
+            appends = block_appends(self._ready)
+            self._writer.begin_commit(appends)
+            self._committing, self._ready = _Committing(self._ready, appends), None
             self._finish_commit()
             return Progress()
         return Progress() if progressed else self._idle(now_ms)
@@ -105,11 +115,10 @@ class Leader:
         return self._committing is not None
 
     def _finish_commit(self) -> bool:
-        block = self._committing
-        if block is None or self._writer.poll_commit() is None:
+        if self._committing is None or self._writer.poll_commit() is None:
             return False
         self._observer.committed()
-        outputs = encode_appends(block_appends(block))
+        block, outputs = self._committing.block, encode_appends(self._committing.appends)
         self._store.commit(block.prepared, {CURSOR: block.cursor.to_bytes(), OUTPUTS: outputs})
         self._committing = None
         self.committed = block.cursor
@@ -122,6 +131,7 @@ class Leader:
         cursor, backlog = self._cursor, self.backlog
         taken, inputs = (0, 0, 0), None
         waiting = backlog.waiting
+        waiting = waiting._replace(transactions=waiting.transactions[:_BLOCK_TRANSACTIONS])
         control = self._birth.control_records(waiting.control) if self._is_due(now_ms) else None
         if control is not None:
             composition = compose(self._chain, cursor, waiting, self._reader, control_at_least=control)
@@ -146,16 +156,15 @@ class Leader:
         return block
 
     def _look_ahead(self) -> None:
-        """Have the signatures of what was read verified while it lingers, and while blocks before it execute."""
-        records = self.backlog.waiting.transactions
+        """Have signatures verified while their transactions linger, and while the block before theirs executes."""
+        records = self.backlog.waiting.transactions[: 2 * _BLOCK_TRANSACTIONS]
         if not records or records[-1].offset < self._looked_at:
             return
-        first = bisect_left(records, self._looked_at, key=_offset_of)
-        ahead = records[first : first + _LOOK_AHEAD_RECORDS]
-        self._looked_at = ahead[-1].offset + 1
+        ahead = records[bisect_left(records, self._looked_at, key=_offset_of) :]
         read = [self._reader.transaction(record) for record in ahead]
         decodable = [item for item in read if isinstance(item, PreparedTransaction)]
-        begin_verifying(self._chain, self._cursor.shard, self._view, self._verifier, decodable)
+        if begin_verifying(self._chain, self._cursor.shard, self._view, self._verifier, decodable):
+            self._looked_at = ahead[-1].offset + 1
 
     def _require_written(self, awaited: Awaited) -> None:
         """Halt where the control record that a bundle names was not written before the bundle.
@@ -180,7 +189,8 @@ class Leader:
         since, limits = self.backlog.waiting_since_ms, self._chain.genesis.limits
         if since is None:
             return False
-        if now_ms >= since + self._linger_ms or self.backlog.record_count >= limits.block_records:
+        enough = min(limits.block_records, _BLOCK_TRANSACTIONS)
+        if now_ms >= since + self._linger_ms or self.backlog.record_count >= enough:
             return True
         return self.backlog.size_bytes >= limits.block_bytes
 
