@@ -32,7 +32,7 @@ from pipeline.state.store import StateStore, StateView
 _offset_of = attrgetter("offset")
 CURSOR: Final = b"cursor"
 OUTPUTS: Final = b"outputs"
-_BLOCK_TRANSACTIONS: Final = 1_024
+BLOCK_TRANSACTIONS: Final = 1_024
 """A block takes no more, whatever genesis allows: while it executes, the next one's signatures are verified. Whoever
 takes all that waits first waits for all its signatures, and verifies none beside execution."""
 
@@ -131,7 +131,7 @@ class Leader:
         cursor, backlog = self._cursor, self.backlog
         taken, inputs = (0, 0, 0), None
         waiting = backlog.waiting
-        waiting = waiting._replace(transactions=waiting.transactions[:_BLOCK_TRANSACTIONS])
+        waiting = waiting._replace(transactions=waiting.transactions[:BLOCK_TRANSACTIONS])
         control = self._birth.control_records(waiting.control) if self._is_due(now_ms) else None
         if control is not None:
             composition = compose(self._chain, cursor, waiting, self._reader, control_at_least=control)
@@ -157,7 +157,7 @@ class Leader:
 
     def _look_ahead(self) -> None:
         """Have signatures verified while their transactions linger, and while the block before theirs executes."""
-        records = self.backlog.waiting.transactions[: 2 * _BLOCK_TRANSACTIONS]
+        records = self.backlog.waiting.transactions[: 2 * BLOCK_TRANSACTIONS]
         if not records or records[-1].offset < self._looked_at:
             return
         ahead = records[bisect_left(records, self._looked_at, key=_offset_of) :]
@@ -189,7 +189,7 @@ class Leader:
         since, limits = self.backlog.waiting_since_ms, self._chain.genesis.limits
         if since is None:
             return False
-        enough = min(limits.block_records, _BLOCK_TRANSACTIONS)
+        enough = min(limits.block_records, BLOCK_TRANSACTIONS)
         if now_ms >= since + self._linger_ms or self.backlog.record_count >= enough:
             return True
         return self.backlog.size_bytes >= limits.block_bytes

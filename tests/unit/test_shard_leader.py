@@ -25,7 +25,7 @@ from pipeline.ledger.genesis import PROTOCOL, GasSchedule, Limits, SignerKey
 from pipeline.ledger.reading import InputReader
 from pipeline.ledger.relay import RelayBundle
 from pipeline.log.port import Append
-from pipeline.shards.leader import ClockSkew
+from pipeline.shards.leader import BLOCK_TRANSACTIONS, ClockSkew
 from pipeline.shards.life import TaskState
 from pipeline.shards.progress import Idle
 from pipeline.shards.task import ShardTask, TaskConfig
@@ -106,7 +106,7 @@ def test_block_time_never_falls() -> None:
 
 def test_a_full_block_does_not_linger() -> None:
     net, task = led(linger_ms=10_000)
-    limit = net.chain.genesis.limits.block_records
+    limit = min(net.chain.genesis.limits.block_records, BLOCK_TRANSACTIONS)
     target = TopicPartition(Topic.TRANSACTIONS, 0)
     net.log.append([Append(target, None, b"garbage")] * (limit - 1))
     assert isinstance(settle(net, task), Idle)

@@ -159,7 +159,7 @@ class KafkaLog:
             if older is not None:
                 older.supersede()
                 self._given_up = [*(item for item in self._given_up if item.is_alive), older]
-            writer = KafkaWriter(settings, writer_id, self._check_appends, self._topics.name_of, self._fenced)
+            writer = KafkaWriter(settings, writer_id, self._check_appends, self._topics.name_of, self._fenced, older)
             self._writers[writer_id] = writer
         return writer
 

@@ -30,8 +30,8 @@ from pipeline.log.kafka.settings import LOGGER, TRANSACTION_TIMEOUT_MS, Settings
 from pipeline.log.port import Append, Committed
 
 _OPEN_S: Final = 15.0
-_OPEN_PATIENCE_S: Final = 0.08
-"""Of the first client; each later one gets twice as long."""
+_CONNECTIONS: Final = 2
+"""To the address that was given, then to a broker."""
 _NO_BROKER: Final = frozenset({KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN})
 _ANY: Final = TopicPartition(Topic.BLOCKS, 0)
 _SLICE_S: Final = 0.25
@@ -50,17 +50,19 @@ class KafkaWriter:
         check: Callable[[Sequence[Append]], None],
         name_of: Callable[[TopicPartition], str],
         opened: Callable[[], None],
+        older: "KafkaWriter | None" = None,
     ) -> None:
         """Begins to fence older writers of this id.
 
         `check` refuses appends that can't be. `opened` is called in another thread once they are fenced, and may
-        refuse.
+        refuse. `older` of this process comes to the end of its own opening first: asked later, it would fence this one.
         """
         self._id = writer_id
         self._settings = settings
         self._check = check
         self._name_of = name_of
         self._opened = opened
+        self._after = None if older is None else older._is_open
         self._jobs: SimpleQueue[tuple[Append, ...] | None] = SimpleQueue()
         self._result: Committed | HauptbuchError | None = None
         self._busy = False
@@ -178,29 +180,32 @@ class KafkaWriter:
     def _open(self) -> Producer:
         """Fence older writers of this id.
 
-        Whatever is not there when the client wants it, as a connection, or has to end first, as an older writer's
-        transaction, makes it sleep for half a second. So a client gets a connection first, and where it does not come
-        to an end soon, a new one takes its place.
+        A connection comes first, since the client sleeps for half a second where it finds none. It does so too while an
+        older writer's transaction is being ended. That is waited for: a client that is given up while it asks for its
+        epoch can end the process, and its late request can fence the next one.
         """
-        deadline, patience_s = time.monotonic() + _OPEN_S, _OPEN_PATIENCE_S
+        if self._after is not None:
+            self._after.wait(_OPEN_S)
+        deadline, producer, connected = time.monotonic() + _OPEN_S, Producer(self._settings), 0
         while True:
-            producer = Producer(self._settings)
+            if self._closed and connected < _CONNECTIONS:
+                raise Retryable(f"writer {self._id} was given up before it was opened")
             try:
-                for _ in range(2):  # to the address that was given, then to a broker
+                if connected < _CONNECTIONS:
                     producer.list_topics(self._name_of(_ANY), timeout=_SLICE_S)
-                producer.init_transactions(patience_s)
+                    connected += 1
+                    continue
+                producer.init_transactions(_SLICE_S)
             except KafkaException as exception:
                 error = error_in(exception)
             else:
                 return producer
             if not (error.retriable() or error.code() in _NO_BROKER):
                 raise write_fault(error, self._id, committing=False)
-            if self._closed or time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 raise Retryable(
                     f"writer {self._id} could not be opened in {_OPEN_S:.0f} s: {error.str()}; are the brokers up?"
                 )
-            del producer  # now: it must not wake and fence the next one
-            patience_s = min(2 * patience_s, _OPEN_S / 4)
             time.sleep(_PAUSE_S)
 
     def _commit(self, producer: Producer, appends: Sequence[Append]) -> Committed:
