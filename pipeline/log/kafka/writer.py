@@ -68,7 +68,7 @@ class KafkaWriter:
         self._busy = False
         self._closed = False
         self._spent: HauptbuchError | None = None
-        self._is_open = threading.Event()
+        self._is_open: threading.Event = threading.Event()
         self._refused: HauptbuchError | None = None
         self._told_open = False
         self._thread = threading.Thread(target=self._serve, name=f"commit {writer_id}", daemon=True)
