@@ -142,8 +142,7 @@ class Synchronizer(RoundTask):
             return Progress()
         if not follower.follow_blocks(now_ms):
             return Idle()
-        if self._opened_ms is None:
-            self._opened_ms = now_ms
+        self._open_round(now_ms)
         return Progress()
 
     def _next_round(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
@@ -237,14 +236,18 @@ class Synchronizer(RoundTask):
         """The next round if it is time and the cut moves."""
         if not follower.unsigned_blocks:
             return Idle(now_ms + IDLE_MS)
-        if self._opened_ms is None:
-            self._opened_ms = now_ms
-            self._observer.begun()
-        closes_ms = self._opened_ms + self._config.round_linger_ms
+        closes_ms = self._open_round(now_ms) + self._config.round_linger_ms
         if now_ms < closes_ms:
             return Idle(closes_ms)
         heights = follower.next_cut()
         return follower.plan(heights, now_ms, self._assurance) if heights else Idle(now_ms + IDLE_MS)
+
+    def _open_round(self, now_ms: int) -> int:
+        """When the round that is not proposed yet saw its first block."""
+        if self._opened_ms is None:
+            self._opened_ms = now_ms
+            self._observer.begun()
+        return self._opened_ms
 
     def _open_committer(self) -> Committer:
         assert self._committer is not None, "fenced before"

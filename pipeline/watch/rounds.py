@@ -1,5 +1,6 @@
 """A synchronizer or attestor as seen from outside: its rounds, what it checked, and what is under way meanwhile."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from time import monotonic, perf_counter, time
 from typing import Final
@@ -43,7 +44,8 @@ class RoundWatch(ProcessWatch, RoundObserver):
         self._wall_clock_s = wall_clock_s
         self._flight = FlightBook()
         self._values = FlightValues(chain)
-        self._begun_s: float | None = None
+        # Of the round that is being committed and the one that began meanwhile.
+        self._begun_s: deque[float] = deque(maxlen=2)
         self._round = histogram("hauptbuch_round_seconds", self.registry)
         self._log = structlog.get_logger("hauptbuch").bind(role=role)
         self.registry.register(self)
@@ -64,7 +66,7 @@ class RoundWatch(ProcessWatch, RoundObserver):
     def setback(self, error: HauptbuchError) -> None:
         """As the observer."""
         self.incidents.fenced_anew(error)
-        self._begun_s = None
+        self._begun_s.clear()
         self._log.warning(f"{self._role}: fenced anew: {error}")
 
     def checked(self, header: BlockHeader, cursor: ShardCursor) -> None:
@@ -73,15 +75,14 @@ class RoundWatch(ProcessWatch, RoundObserver):
 
     def begun(self) -> None:
         """As the observer."""
-        self._begun_s = perf_counter()
+        self._begun_s.append(perf_counter())
 
     def done(self, number: int) -> None:
         """As the observer."""
         seconds = None
-        if self._begun_s is not None:
-            seconds = perf_counter() - self._begun_s
+        if self._begun_s:
+            seconds = perf_counter() - self._begun_s.popleft()
             self._round.observe(seconds)
-            self._begun_s = None
         self._log.debug(f"{self._role}: round {number}", round=number, seconds=seconds)
 
     def obstacles(self) -> list[str]:

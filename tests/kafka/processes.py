@@ -54,7 +54,7 @@ class Ledger:
         """Shards whose last word from this process is that it leads them."""
         last: dict[int, str] = {}
         for text in self.said(name).splitlines():
-            if found := re.search(r"\bshard (\d+): (\w+)", text):
+            if (found := re.search(r"\bshard (\d+): (\w+)", text)) and found[2] != "standby":
                 last[int(found[1])] = found[2]
         return {shard for shard, state in last.items() if state == "leading"}
 
