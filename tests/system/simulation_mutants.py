@@ -75,12 +75,14 @@ def tail_is_not_read(patch: pytest.MonkeyPatch) -> None:
 
 def unknown_means_committed(patch: pytest.MonkeyPatch) -> None:
     def handle(self: ShardTask, error: Exception, now_ms: int) -> Progress | Idle:
-        block = self.leader and (self.leader._committing or self.leader._ready)
-        if isinstance(error, task_module.OutcomeUnknown) and block:
-            assert self.leader is not None
-            self.leader._committing, self.leader._ready = block, None
-            self.leader._writer = _Content()  # type: ignore[assignment]
-            self.leader._finish_commit()
+        leader = self.leader
+        if isinstance(error, task_module.OutcomeUnknown) and leader is not None:
+            if leader._committing is None and leader._ready is not None:
+                leader._committing = leader_module._Committing(
+                    leader._ready, leader_module.block_appends(leader._ready)
+                )
+            leader._ready, leader._writer = None, _Content()  # type: ignore[assignment]
+            leader._finish_commit()
         return real(self, error, now_ms)  # type: ignore[arg-type]
 
     real = ShardTask._handle
