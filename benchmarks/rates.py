@@ -41,7 +41,7 @@ def signature_limit(seconds: float = 3.0) -> float:
     return sum(counts) / (perf_counter() - started)
 
 
-def single_entry_rate(count: int = 8_000) -> float:
+def single_entry_rate(count: int = 16_000) -> float:
     """Transactions a second of the packaged sample, one entry each, from the log to a signed root."""
     rows = sample_rows()[:count]
     with bed(SHARDS, outgoing(rows)) as (node, wallet, asset):

@@ -12,7 +12,7 @@ LONGEST_SLEEP_MS: Final = 50
 """Of one whom more than the log may want: a rebalance, a condition that somebody waits for."""
 LOG_ONLY_SLEEP_MS: Final = 500
 """Of one whom the log alone wakes; signals wait for as long."""
-_SWITCH_S: Final = 50e-6
+_SWITCH_S: Final = 500e-6
 _COLLECT_AFTER: Final = (50_000, 20, 20)
 
 
