@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.request import urlopen
 
-from deploy.kafka.cluster import KafkaCluster
+from benchmarks.kafka_bed import broker
 from pipeline.client.producer import Sender, TransactionFuture, TransactionProducer
 from pipeline.client.receipts import ReceiptWatcher, ends_of
 from pipeline.codec.types import Address
@@ -184,21 +184,6 @@ class Client:
             sender = Sender(STANDARD_SUITES.require(SuiteId.ML_DSA_44).generate(None))
             found.setdefault(self.chain.shard_map.owner_of(sender.address), sender)
         return found
-
-
-@contextmanager
-def broker(given: str) -> Iterator[str]:
-    """The address of one broker: the given one, else one that is started here and ended."""
-    if given:
-        yield given
-        return
-    with tempfile.TemporaryDirectory(prefix="hauptbuch-kafka-") as folder:
-        cluster = KafkaCluster.create(Path(folder) / "cluster", 1)
-        try:
-            cluster.start()
-            yield cluster.bootstrap
-        finally:
-            cluster.remove()
 
 
 @contextmanager
