@@ -47,9 +47,11 @@ class Lies:
         else:
             self._transaction(self._random.choice(_TRANSACTIONS))
 
-    def _append(self, kind: str, target: TopicPartition, value: bytes | None) -> None:
+    def _append(self, kind: str, target: TopicPartition, value: bytes | None) -> bool:
+        """Whether it surely stands: not where the power went meanwhile."""
         offset = self._cluster.guarded_append(target, value)
         self._trace.event(f"lie {kind}", f"{target.topic.topic_name}[{target.partition}] {offset}")
+        return offset is not None
 
     def _transaction(self, kind: str) -> None:
         random = self._random
@@ -117,8 +119,9 @@ class Lies:
                 wrong[-self._random.randint(1, 60)] ^= 1  # in one of its roots
                 self._append("proposal wrong", CHECKPOINTS, replace(proposal, checkpoint=bytes(wrong)).to_record())
             case _:
-                self._append("proposal", CHECKPOINTS, proposal.to_record())
-                self._append("signature", CHECKPOINTS, _signed_by_nobody(proposal.checkpoint).to_record())
+                # Of a proposal that stands: the verdict knows what an audit says of just that.
+                if self._append("proposal", CHECKPOINTS, proposal.to_record()):
+                    self._append("signature", CHECKPOINTS, _signed_by_nobody(proposal.checkpoint).to_record())
 
     def _proposal(self, follower: LedgerFollower) -> CheckpointProposal | None:
         """As a proposer without scruples makes it: any blocks, a time of its own; None where there are no blocks."""
