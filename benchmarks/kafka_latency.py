@@ -13,11 +13,10 @@ from time import perf_counter, sleep
 from benchmarks.bed import receiver
 from benchmarks.kafka_bed import Bed, bed
 from pipeline.cli.demo.phases import Percentiles
-from pipeline.client.producer import Signed, TransactionFuture, TransactionProducer
+from pipeline.client.producer import Publication, Signed
 
 RATE = 200.0
 SENDERS = 64
-WARM_UP_S = 4.0
 
 
 @dataclass(frozen=True)
@@ -29,11 +28,11 @@ class Window:
     root: Percentiles
 
 
-def run(bootstrap: str, shards: int, seconds: float, windows: int) -> list[Window]:
+def run(bootstrap: str, shards: int, seconds: float, windows: int, warm_up_s: float) -> list[Window]:
     """One worker, one synchronizer; a warm-up, then windows of measurement."""
     with bed(bootstrap, shards) as ledger:
         ledger.fund({f"payer-{number}": 10**9 for number in range(SENDERS)})
-        lead, count = int(RATE * WARM_UP_S), int(RATE * seconds)
+        lead, count = int(RATE * warm_up_s), int(RATE * seconds)
         signed = payments(ledger, lead + windows * count)
         window(ledger, signed[:lead])
         return [window(ledger, signed[start : start + count]) for start in range(lead, len(signed), count)]
@@ -58,30 +57,26 @@ def payments(ledger: Bed, count: int) -> list[Signed]:
 def window(ledger: Bed, signed: Sequence[Signed]) -> Window:
     """Publish these at the steady rate and observe each to its end."""
     observed = ledger.tracker.begin()
-    published: deque[tuple[list[TransactionFuture], float]] = deque()
-    log = ledger.open_log()
-    producer = TransactionProducer(log, ledger.chain, ledger.watcher)
+    published: deque[tuple[Publication, float]] = deque()
     started = perf_counter() + 0.05
 
     def publish() -> None:
         for number, item in enumerate(signed):
             due = started + number / RATE
             sleep(max(0.0, due - perf_counter()))
-            published.append((producer.publish([item]), due))
+            published.append((ledger.producer.begin_publish([item]), due))
 
     thread = threading.Thread(target=publish)
 
     def is_done() -> bool:
         is_over = not thread.is_alive()
-        while published:
-            futures, due = published.popleft()
-            ledger.tracker.published(futures, [due])
-        return is_over and ledger.tracker.is_done()
+        while published and (futures := published[0][0].poll()) is not None:
+            ledger.tracker.published(futures, [published.popleft()[1]])
+        return is_over and not published and ledger.tracker.is_done()
 
     thread.start()
     try:
         ledger.watch(is_done, observed)
     finally:
         thread.join()
-        log.close()
     return Window(*(Percentiles.of(times) for times in (observed.receipt_s, observed.settled_s, observed.root_s)))

@@ -16,7 +16,7 @@ from pipeline.ledger.chain import Chain
 from pipeline.ledger.leaves import Account
 from pipeline.ledger.receipts import TransactionReceipt
 from pipeline.ledger.transactions import Mode, Operation, SignedTransaction, TransactionBody, tx_id_of
-from pipeline.log.port import Append, EventLog
+from pipeline.log.port import Append, Delivery, EventLog
 
 
 class Sender:
@@ -85,6 +85,29 @@ class TransactionFuture:
         return result is not None and self.watcher.is_settled(result)
 
 
+class Publication:
+    """Records on their way to the log."""
+
+    def __init__(self, watcher: ReceiptWatcher, batch: Sequence[Signed], delivery: Delivery) -> None:
+        """Made by `TransactionProducer.begin_publish`."""
+        self._watcher = watcher
+        self._batch = batch
+        self._delivery = delivery
+
+    def poll(self) -> list[TransactionFuture] | None:
+        """None while the log has not confirmed them. Raises as `TransactionProducer.publish`."""
+        offsets = self._delivery.poll()
+        return None if offsets is None else _futures(self._watcher, self._batch, offsets)
+
+
+def _appends(batch: Sequence[Signed]) -> list[Append]:
+    return [Append(item.target, None, item.record) for item in batch]
+
+
+def _futures(watcher: ReceiptWatcher, batch: Sequence[Signed], offsets: Sequence[int]) -> list[TransactionFuture]:
+    return [TransactionFuture(watcher, item, offset) for item, offset in zip(batch, offsets, strict=True)]
+
+
 class TransactionProducer:
     """Publishes for any number of senders. The partition follows from the shard map, never from a partitioner."""
 
@@ -146,8 +169,12 @@ class TransactionProducer:
 
     def publish(self, batch: Sequence[Signed]) -> list[TransactionFuture]:
         """Append to the log, in order. Raises as `EventLog.append`; the same call again is then safe."""
-        offsets = self._log.append([Append(item.target, None, item.record) for item in batch])
-        return [TransactionFuture(self._watcher, item, offset) for item, offset in zip(batch, offsets, strict=True)]
+        offsets = self._log.append(_appends(batch))
+        return _futures(self._watcher, batch, offsets)
+
+    def begin_publish(self, batch: Sequence[Signed]) -> "Publication":
+        """As `publish`, without waiting for the log: many can be on their way, in order. Raises as `publish`."""
+        return Publication(self._watcher, batch, self._log.begin_append(_appends(batch)))
 
     def send(self, sender: Sender, *operations: Operation) -> TransactionFuture:
         """Build, sign and publish one ATOMIC transaction."""

@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError, Fatal, TaskDiverged, TaskFenced
 from pipeline.kv.format import check_format
 from pipeline.kv.port import KeyValue
 from pipeline.log.catalog import COUNT, MAX_PARTITIONS, OFFSET, check_ends, load_catalog
-from pipeline.log.port import Append, Committed
+from pipeline.log.port import Append, Committed, Delivered
 from pipeline.log.records import (
     TOPICS,
     WRITERS,
@@ -133,6 +133,10 @@ class EmbeddedLog:
         """As the port; durable when it returns, as `durability` says."""
         with self._changed:
             return self._append(appends, marker=0)
+
+    def begin_append(self, appends: Sequence[Append]) -> Delivered:
+        """As the port; `append` has nobody to wait for."""
+        return Delivered(self.append(appends))
 
     def writer(self, writer_id: str) -> "EmbeddedWriter":
         """As the port. Raises `ConfigError` for an empty id."""

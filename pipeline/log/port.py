@@ -18,7 +18,17 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 
-__all__ = ["Append", "Committed", "EventLog", "LogRecord", "Topic", "TopicPartition", "TransactionalWriter"]
+__all__ = [
+    "Append",
+    "Committed",
+    "Delivered",
+    "Delivery",
+    "EventLog",
+    "LogRecord",
+    "Topic",
+    "TopicPartition",
+    "TransactionalWriter",
+]
 
 
 class Append(NamedTuple):
@@ -34,6 +44,24 @@ class Committed:
     """The transaction is durable. `offsets[i]` is the offset of the i-th append, None where not known."""
 
     offsets: tuple[int | None, ...]
+
+
+class Delivery(Protocol):
+    """Records on their way to the log, outside a transaction."""
+
+    def poll(self) -> list[int] | None:
+        """None while they are on their way, then their offsets. Raises as `EventLog.append`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A `Delivery` that has arrived."""
+
+    offsets: list[int]
+
+    def poll(self) -> list[int]:
+        """The offsets."""
+        return self.offsets
 
 
 @runtime_checkable
@@ -101,6 +129,12 @@ class EventLog(Protocol):
 
         Raises `ConfigError` for a record over the size limit or an unknown partition, with nothing appended, and
         `OutcomeUnknown` where a cluster did not confirm every record: then some may stand there.
+        """
+
+    def begin_append(self, appends: Sequence[Append]) -> Delivery:
+        """As `append`, without waiting for the cluster: what is begun first stands first in its partition.
+
+        Raises as `append`; what a cluster says comes out of `Delivery.poll`.
         """
 
     def writer(self, writer_id: str) -> TransactionalWriter:

@@ -11,7 +11,7 @@ from typing import Final, assert_never
 
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.errors import OutcomeUnknown, Retryable, TaskFenced, TransactionAbortable
-from pipeline.log.port import Append, Committed, EventLog, TransactionalWriter
+from pipeline.log.port import Append, Committed, Delivery, EventLog, TransactionalWriter
 
 
 class CommitFault(Enum):
@@ -86,6 +86,10 @@ class FaultyLog:
     def append(self, appends: Sequence[Append]) -> list[int]:
         """As the port."""
         return self.inner.append(appends)
+
+    def begin_append(self, appends: Sequence[Append]) -> Delivery:
+        """As the port."""
+        return self.inner.begin_append(appends)
 
     def writer(self, writer_id: str) -> "FaultyWriter":
         """As the port; a late commit of this id happens now."""

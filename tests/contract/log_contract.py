@@ -283,6 +283,23 @@ class LogContract(ABC):
         assert len(read_all(log, A1, threads * rounds)) == threads * rounds
         assert values(log, B0, rounds) == [b"%d" % i for i in range(rounds)]
 
+    def test_appends_under_way_keep_their_order(self, log: EventLog) -> None:
+        deliveries = [log.begin_append([Append(A0, None, b"%d" % i), Append(A1, None, b"x")]) for i in range(50)]
+        deadline = time.monotonic() + DEADLINE_S
+        offsets: list[int] = []
+        for delivery in deliveries:
+            while (told := delivery.poll()) is None:
+                assert time.monotonic() < deadline, "the records never arrived"
+                time.sleep(0.001)
+            assert delivery.poll() == told
+            offsets.append(told[0])
+        assert [(r.offset, r.value) for r in read_all(log, A0, 50)] == [
+            (offset, b"%d" % i) for i, offset in enumerate(offsets)
+        ]
+        assert log.begin_append([]).poll() == []
+        with pytest.raises(ConfigError, match="bytes"):
+            log.begin_append([Append(A0, None, bytes(self.oversize))])
+
     def test_wait_ends(self, log: EventLog) -> None:
         started = time.monotonic()
         for _ in range(3):

@@ -5,7 +5,7 @@ import time
 import pytest
 from sync_net import Net, address_of_key, key_of
 
-from pipeline.client.producer import Sender, TransactionProducer
+from pipeline.client.producer import Publication, Sender, TransactionFuture, TransactionProducer
 from pipeline.client.receipts import ReceiptWatcher, ends_of
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.crypto import contexts
@@ -226,3 +226,27 @@ def test_published_bytes_carry_a_valid_signature() -> None:
     assert signed.signature == key.sign(signed.body, contexts.TRANSACTION)
     assert TransactionBody.from_bytes(signed.body).sender == address_of_key(key)
     assert net.stores[0].view().get(account_key(address_of_key(key))) is None
+
+
+def test_a_publication_under_way_becomes_the_same_futures() -> None:
+    net = Net(shards=2)
+    producer, _ = make(net)
+    here = names_on(net, 0, 1)[0]
+    fund(net, producer, [here])
+    pay = Transfer(net.asset, pack_transfers([(address_of_key(key_of(here)), 1)]))
+    batch = producer.sign([producer.build(Sender(key_of(here)), [pay])])
+    offsets: list[list[int] | None] = [None, None, [7]]
+
+    class Slow:
+        def poll(self) -> list[int] | None:
+            return offsets.pop(0)
+
+    under_way = Publication(producer._watcher, batch, Slow())
+    assert under_way.poll() is None
+    assert under_way.poll() is None
+    assert under_way.poll() == [TransactionFuture(producer._watcher, batch[0], 7)]
+    futures = producer.begin_publish(batch).poll()
+    assert futures is not None
+    net.run()
+    assert producer.all_settled(futures)
+    assert futures[0].result().code is Code.OK

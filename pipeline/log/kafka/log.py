@@ -22,7 +22,7 @@ from pipeline.config import KafkaConfig
 from pipeline.errors import ConfigError, Fatal, HauptbuchError, Retryable
 from pipeline.log.kafka.faults import MISSING, error_in, refusal
 from pipeline.log.kafka.lane import REQUEST_S
-from pipeline.log.kafka.producing import PlainProducer
+from pipeline.log.kafka.producing import KafkaDelivery, PlainProducer
 from pipeline.log.kafka.reader import Reader, stalled
 from pipeline.log.kafka.settings import admin_settings, consumer_settings, producer_settings, writer_settings
 from pipeline.log.kafka.topics import TopicCatalog
@@ -141,6 +141,12 @@ class KafkaLog:
         self._check_open()
         self._check_appends(appends)
         return self._producer.append(appends)
+
+    def begin_append(self, appends: Sequence[Append]) -> KafkaDelivery:
+        """As `append`, without waiting for the brokers, unless the client holds all that it may."""
+        self._check_open()
+        self._check_appends(appends)
+        return self._producer.begin(appends)
 
     def writer(self, writer_id: str) -> KafkaWriter:
         """As the port; checks that the topics are still the same ones. Raises `ConfigError` for an empty id."""

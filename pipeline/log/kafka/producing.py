@@ -9,7 +9,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from pipeline.codec.topics import TopicPartition
-from pipeline.errors import ConfigError, OutcomeUnknown
+from pipeline.errors import ConfigError, HauptbuchError, OutcomeUnknown
 from pipeline.log.kafka.faults import error_in, plain_errors, refusal
 from pipeline.log.kafka.settings import MESSAGE_TIMEOUT_MS, Settings
 from pipeline.log.port import Append
@@ -19,34 +19,84 @@ _SLICE_S: Final = 0.005
 _DELIVERY_S: Final = MESSAGE_TIMEOUT_MS / 1000 + 2
 
 
-class _Delivery:
-    """Reports of one call."""
+class KafkaDelivery:
+    """`Delivery` of one call; made by `PlainProducer.begin`."""
 
-    __slots__ = ("error", "failed", "left", "lock", "offsets")
+    __slots__ = ("_deadline", "_error", "_failed", "_left", "_lock", "_offsets", "_owner", "_producer")
 
-    def __init__(self, count: int) -> None:
-        self.offsets = [-1] * count
-        self.left = count
-        self.error: KafkaError | None = None
-        self.failed: Message | None = None
-        self.lock = threading.Lock()
+    def __init__(self, owner: "PlainProducer", producer: Producer, count: int) -> None:
+        """Nothing is sent yet."""
+        self._owner = owner
+        self._producer = producer
+        self._offsets = [-1] * count
+        self._left = count
+        self._error: KafkaError | None = None
+        self._failed: Message | None = None
+        self._lock = threading.Lock()
+        self._deadline = time.monotonic() + _DELIVERY_S
 
-    def report(self, index: int, error: KafkaError | None, message: Message) -> None:
+    def poll(self) -> list[int] | None:
+        """As the port."""
+        return self.await_for(0)
+
+    def await_for(self, slice_s: float) -> list[int] | None:
+        """As `poll`, after waiting for reports so long."""
+        if self._left:
+            try:
+                with plain_errors():
+                    self._producer.poll(slice_s)
+            except KafkaException as exception:
+                raise self._broken(exception) from None
+        if self._left:
+            if time.monotonic() > self._deadline:
+                raise OutcomeUnknown(f"Kafka did not confirm {self._left} of {len(self._offsets)} records in time")
+            return None
+        if self._error is not None:
+            assert self._failed is not None, "an error comes with its record"
+            # One that heard of a partition without a leader may never send to it again (librdkafka#5430).
+            self._owner.give_up(self._producer)
+            refused = refusal(self._error, self._failed.topic() or "")
+            raise refused or OutcomeUnknown(f"Kafka did not confirm every record: {self._error.str()}")
+        return self._offsets
+
+    def send(self, appends: Sequence[Append], name_of: Callable[[TopicPartition], str]) -> None:
+        """Hand over all records. Raises as `poll`."""
+        produce = self._producer.produce
+        try:
+            with plain_errors():
+                for index, (target, key, value) in enumerate(appends):
+                    topic, report = name_of(target), partial(self._report, index)
+                    while True:
+                        try:
+                            produce(topic, value, key, target.partition, on_delivery=report)
+                        except BufferError:  # full: other calls wait for the same brokers
+                            self._producer.poll(_SLICE_S)
+                            if time.monotonic() < self._deadline:
+                                continue
+                            raise OutcomeUnknown(f"Kafka took {index} of {len(appends)} records in time") from None
+                        break
+        except KafkaException as exception:
+            raise self._broken(exception) from None
+
+    def _broken(self, exception: KafkaException) -> HauptbuchError:
+        self._owner.give_up(self._producer)  # it will do nothing any more
+        error = error_in(exception)
+        return refusal(error) or OutcomeUnknown(f"Kafka did not confirm every record: {error.str()}")
+
+    def _report(self, index: int, error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            self.error, self.failed = (
-                error,
-                message,
-            )  # no call: the client may have an exception set, which it would lose
+            # No call: the client may have an exception set, which it would lose.
+            self._error, self._failed = error, message
         else:
             offset = message.offset()
             assert offset is not None, "a delivered record has an offset"
-            self.offsets[index] = offset
-        with self.lock:
-            self.left -= 1
+            self._offsets[index] = offset
+        with self._lock:
+            self._left -= 1
 
 
 class PlainProducer:
-    """Appends and waits for the reports."""
+    """Appends, and hears of them by delivery reports."""
 
     def __init__(self, settings: Settings, name_of: Callable[[TopicPartition], str]) -> None:
         """Makes its client when it is first used: an idempotent one asks at once for what only writers are granted."""
@@ -56,45 +106,20 @@ class PlainProducer:
         self._name_of = name_of
 
     def append(self, appends: Sequence[Append]) -> list[int]:
-        """Offsets of records that the cluster holds on all in-sync replicas.
+        """Offsets of records that the cluster holds on all in-sync replicas. Raises as `begin`."""
+        delivery = self.begin(appends)
+        while (offsets := delivery.await_for(_SLICE_S)) is None:
+            pass
+        return offsets
+
+    def begin(self, appends: Sequence[Append]) -> KafkaDelivery:
+        """Hand the records over; waits only while as many as the client holds are on their way.
 
         Raises `OutcomeUnknown` where some may not have made it, `ConfigError` where the cluster refuses this client.
         """
-        delivery = _Delivery(len(appends))
-        producer = self._client()
-        try:
-            with plain_errors():
-                self._send(producer, appends, delivery)
-        except KafkaException as exception:
-            self._give_up(producer)  # it will do nothing any more
-            error = error_in(exception)
-            raise refusal(error) or OutcomeUnknown(f"Kafka did not confirm every record: {error.str()}") from None
-        if delivery.error is not None:
-            assert delivery.failed is not None, "an error comes with its record"
-            # One that heard of a partition without a leader may never send to it again (librdkafka#5430).
-            self._give_up(producer)
-            refused = refusal(delivery.error, delivery.failed.topic() or "")
-            raise refused or OutcomeUnknown(f"Kafka did not confirm every record: {delivery.error.str()}")
-        return delivery.offsets
-
-    def _send(self, producer: Producer, appends: Sequence[Append], delivery: _Delivery) -> None:
-        """Until all reports are there."""
-        deadline = time.monotonic() + _DELIVERY_S
-        for index, (target, key, value) in enumerate(appends):
-            topic, report = self._name_of(target), partial(delivery.report, index)
-            while True:
-                try:
-                    producer.produce(topic, value, key, target.partition, on_delivery=report)
-                except BufferError:  # full: other calls wait for the same brokers
-                    producer.poll(_SLICE_S)
-                    if time.monotonic() < deadline:
-                        continue
-                    raise OutcomeUnknown(f"Kafka took {index} of {len(appends)} records in time") from None
-                break
-        while delivery.left:
-            producer.poll(_SLICE_S)
-            if time.monotonic() > deadline:
-                raise OutcomeUnknown(f"Kafka did not confirm {delivery.left} of {len(appends)} records in time")
+        delivery = KafkaDelivery(self, self._client(), len(appends))
+        delivery.send(appends, self._name_of)
+        return delivery
 
     def close(self) -> None:
         """Every call has its reports by now, or was given up."""
@@ -102,7 +127,8 @@ class PlainProducer:
             self._producer.purge()
             self._producer.close()
 
-    def _give_up(self, producer: Producer) -> None:
+    def give_up(self, producer: Producer) -> None:
+        """Use it no more."""
         with self._lock:
             if self._producer is producer:
                 self._producer = None
