@@ -40,7 +40,7 @@ def broker(given: str = "") -> Iterator[str]:
         yield given
         return
     with tempfile.TemporaryDirectory(prefix="hauptbuch-kafka-") as folder:
-        cluster = KafkaCluster.create(Path(folder) / "cluster", 1)
+        cluster = KafkaCluster.create(Path(folder) / "cluster", 1, lasting=True)
         try:
             cluster.start()
             yield cluster.bootstrap

@@ -21,7 +21,9 @@ from deploy.kafka.security import ADMINISTRATOR, add_user, secure_settings, sett
 from deploy.kafka.settings import LOG4J, BrokerPlace, server_properties
 from pipeline.errors import ConfigError, Fatal
 
-_JVM: Final = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+_JVM: Final = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC")
+_SHORT_LIVED: Final = "-XX:TieredStopAtLevel=1"
+"""Of a broker that lives for a test: the better compiler pays off after a minute, and until then takes a core."""
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 20.0
 
@@ -29,16 +31,22 @@ _STOP_TIMEOUT_S: Final = 20.0
 class KafkaCluster:
     """Brokers of one data folder."""
 
-    def __init__(self, root: Path, places: list[BrokerPlace], cluster_id: str, pids: dict[int, int]) -> None:
+    def __init__(
+        self, root: Path, places: list[BrokerPlace], cluster_id: str, pids: dict[int, int], lasting: bool
+    ) -> None:
         """Use `create` or `find`."""
         self.root = root
         self.places = places
         self.cluster_id = cluster_id
         self._pids = pids
+        self._lasting = lasting
 
     @classmethod
-    def create(cls, root: Path, brokers: int, *, secure: bool = False) -> "KafkaCluster":
-        """Choose ports and format the folders; `secure`: as `security` says. Raises `ConfigError` if one is there."""
+    def create(cls, root: Path, brokers: int, *, secure: bool = False, lasting: bool = False) -> "KafkaCluster":
+        """Choose ports and format the folders; `secure`: as `security` says. `lasting`: for minutes, not seconds.
+
+        Raises `ConfigError` if one is there.
+        """
         if brokers not in (1, 3):
             raise ConfigError(f"{brokers} brokers: a cluster has 1 or 3")
         if (root / "cluster.json").exists():
@@ -50,7 +58,7 @@ class KafkaCluster:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             root.chmod(0o700)  # brokers' data hold what passwords can be guessed from
             issue(root, [place.node_id for place in places])
-        cluster = cls(root, places, urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="), {})
+        cluster = cls(root, places, urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="), {}, lasting)
         for place in places:
             cluster._format(place)
         cluster._save()
@@ -62,7 +70,9 @@ class KafkaCluster:
         try:
             state = json.loads((root / "cluster.json").read_text(encoding="utf-8"))
             places = [_place(root, numbers) for numbers in state["brokers"]]
-            return cls(root, places, state["cluster_id"], {int(n): pid for n, pid in state["pids"].items()})
+            return cls(
+                root, places, state["cluster_id"], {int(n): pid for n, pid in state["pids"].items()}, state["lasting"]
+            )
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigError(f"{root} holds no Kafka cluster: start one with `make kafka-up`") from None
 
@@ -186,6 +196,7 @@ class KafkaCluster:
         return [
             str(java()),
             *_JVM,
+            *(() if self._lasting else (_SHORT_LIVED,)),
             f"-Dlog4j2.configurationFile={place.directory / 'log4j2.properties'}",
             f"-Dhauptbuch.log={place.directory / 'server.log'}",
             "-cp",
@@ -197,7 +208,7 @@ class KafkaCluster:
 
     def _save(self) -> None:
         brokers = [[place.node_id, place.port, place.controller_port, place.internal_port] for place in self.places]
-        state = {"cluster_id": self.cluster_id, "brokers": brokers, "pids": self._pids}
+        state = {"cluster_id": self.cluster_id, "brokers": brokers, "pids": self._pids, "lasting": self._lasting}
         temporary = self.root / "cluster.json.new"
         temporary.write_text(json.dumps(state), encoding="utf-8")
         temporary.replace(self.root / "cluster.json")

@@ -1,5 +1,6 @@
 """Server properties of a loopback broker in KRaft combined mode."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,10 @@ def server_properties(
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": place.directory / "data",
+        # Each broker is one of several processes that share the cores of one machine: by default it has 11 threads for
+        # requests, which get in the way of each other and of the clients.
+        "num.network.threads": 1,
+        "num.io.threads": max(2, os.cpu_count() or 1),
         "auto.create.topics.enable": "false",
         "unclean.leader.election.enable": "false",
         "default.replication.factor": replicas,

@@ -173,7 +173,7 @@ class PoolVerifier(InlineVerifier):
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="verify")
 
     def begin(self, jobs: Sequence[VerifyJob]) -> bool:
-        """Hand unknown jobs to the pool and go on, unless as many are under way as the memo could keep."""
+        """Hand unknown jobs to the pool, unless they are few, and go on; not where the memo could keep no more."""
         self._collect()
         if self._begun_bytes >= self._max_begun_bytes:
             return False
@@ -181,7 +181,7 @@ class PoolVerifier(InlineVerifier):
         return True
 
     def prefetch(self, jobs: Sequence[VerifyJob]) -> None:
-        """Verify all unknown jobs in the pool while this thread waits."""
+        """Verify all unknown jobs in the pool, unless they are few, while this thread waits."""
         self._hand_out(jobs, wanted=True)
         begun = self._begun
         chunks = list({id(chunk): chunk for job in jobs if (chunk := begun.get(job)) is not None}.values())
@@ -196,6 +196,10 @@ class PoolVerifier(InlineVerifier):
     def _hand_out(self, jobs: Sequence[VerifyJob], *, wanted: bool) -> None:
         known, begun = self._memo.get, self._begun
         unknown = [job for job in dict.fromkeys(jobs) if job not in begun and known(job) is None]
+        if len(unknown) < _CHUNK_JOBS:
+            # `verify` answers them. On a machine whose cores are all busy the one who hands over waits three times as
+            # long for his turn as the answers take.
+            return
         for start in range(0, len(unknown), _CHUNK_JOBS):
             chunk = _Chunk(unknown[start : start + _CHUNK_JOBS], Future())
             begun.update(dict.fromkeys(chunk.jobs, chunk))

@@ -119,7 +119,19 @@ def test_an_exception_in_a_thread_reaches_the_caller() -> None:
 
     pool = PoolVerifier(SuiteSet([Broken()]), threads=2)
     with pytest.raises(ConfigError, match="no ML-DSA here"):
-        pool.prefetch([job(b"a"), job(b"b")])
+        pool.prefetch([job(bytes((i,))) for i in range(8)])
+    pool.close()
+
+
+def test_a_few_are_not_worth_handing_over() -> None:
+    suite = CountingSuite()
+    pool = PoolVerifier(SuiteSet([suite]), threads=2)
+    jobs = [job(bytes((i,)), good=i != 3) for i in range(7)]
+    assert pool.begin(jobs)
+    pool.prefetch(jobs)
+    assert [pool.verify(j) for j in jobs] == [i != 3 for i in range(7)]
+    assert suite.threads == {threading.current_thread().name}
+    assert set(suite.asked.values()) == {1}
     pool.close()
 
 
@@ -199,10 +211,11 @@ def test_an_exception_in_what_was_begun_reaches_one_caller_only() -> None:
             return super().verify(public_key, message, context, signature)
 
     pool = PoolVerifier(SuiteSet([Broken()]), threads=1)
-    pool.begin([job(b"broken")])
+    others = [job(bytes((i,))) for i in range(8)]
+    pool.begin([job(b"broken"), *others[1:]])
     with pytest.raises(ConfigError, match="no ML-DSA here"):
-        pool.prefetch([job(b"broken"), job(b"whole")])
-    pool.prefetch([job(b"other")])
+        pool.prefetch([job(b"broken"), *others[1:], job(b"whole")])
+    pool.prefetch([job(b"other %d" % i) for i in range(8)])
     assert pool.verify(job(b"whole"))
     pool.close()
 
