@@ -94,6 +94,7 @@ __all__ = [
     "NewShard",
     "Node",
     "PoolVerifier",
+    "Publication",
     "PutData",
     "ReceiptWatcher",
     "RotateKey",
