@@ -14,7 +14,7 @@ from pipeline.codec.types import ShardId
 from pipeline.config import Config
 from pipeline.crypto.suites import STANDARD_SUITES, SuiteSet
 from pipeline.crypto.verifier import PoolVerifier
-from pipeline.errors import HauptbuchError, Retryable
+from pipeline.errors import HauptbuchError, Retryable, TaskDiverged
 from pipeline.ledger.chain import Chain
 from pipeline.log.membership import Revoked
 from pipeline.log.port import EventLog
@@ -125,10 +125,7 @@ class Worker:
     def step(self, now_ms: int) -> Progress | Idle:
         """Let rebalances happen, then step every task once. A shard that halts leaves the others running."""
         self._group.poll()
-        try:
-            progressed = self._control.poll()
-        except Retryable:
-            progressed = False
+        progressed = self._follow_control()
         self._take_up(now_ms)
         until_ms: list[int | None] = list(self._retry_at_ms.values())
         for task in self.tasks.values():
@@ -143,6 +140,17 @@ class Worker:
             self._group.report({shard: task.committed.positions[2] for shard, task in self.tasks.items()})
             self._tell_progress()
         return Progress() if progressed else earliest(*until_ms)
+
+    def _follow_control(self) -> bool:
+        """Read what is new. Where it can't be true no shard is led, but the process stays, to say so and what to do."""
+        try:
+            return self._control.poll()
+        except Retryable:
+            return False
+        except TaskDiverged as error:
+            for task in self.tasks.values():
+                task.halt(error)
+            return False
 
     def close(self) -> None:
         """Finish what is being committed, leave the group, close everything. Idempotent."""

@@ -122,6 +122,11 @@ class ShardTask:
         if self.state not in (TaskState.UNASSIGNED, TaskState.HALTED):
             self._move(TaskState.UNASSIGNED)
 
+    def halt(self, error: HauptbuchError) -> None:
+        """Something is wrong that concerns every shard. Nothing to do where the task halted or owns nothing."""
+        if self.state not in (TaskState.UNASSIGNED, TaskState.HALTED):
+            self._halt(error)
+
     def step(self, now_ms: int) -> Progress | Idle:
         """One step of the shard's life. Never blocks, reads no clock. Raises `Fatal` only."""
         try:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.codec.types import ShardId
 from pipeline.config import Config, ShardConfig
 from pipeline.crypto.port import SuiteId
 from pipeline.crypto.suites import STANDARD_SUITES
-from pipeline.errors import ConfigError, HauptbuchError, TaskFenced
+from pipeline.errors import ConfigError, HauptbuchError, TaskDiverged, TaskFenced
 from pipeline.kv.memory import MemoryKeyValue
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Assurance
@@ -26,6 +26,7 @@ from pipeline.node.signing import SigningNode
 from pipeline.node.worker import Worker
 from pipeline.shards.life import TaskState
 from pipeline.shards.observer import CopyObserver, ShardObserver
+from pipeline.shards.progress import Idle
 
 NEW = new_chain(
     STANDARD_SUITES,
@@ -354,3 +355,22 @@ def test_a_copy_that_is_far_behind_says_how_far(bed: Bed) -> None:
     assert heard[-1] == f"0 follows {end}"
     one.close()
     two.close()
+
+
+def test_a_worker_whose_topics_were_replaced_leads_nothing_and_stays(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, deal = bed.worker("one", BOTH)
+    bed.drive(lambda: all(task.state is TaskState.LEADING for task in worker.tasks.values()) and worker.tasks, worker)
+    read = bed.log.read
+
+    def replaced(source: TopicPartition, *where: int) -> list[LogRecord]:
+        if source.topic is Topic.CONTROL:
+            raise TaskDiverged("blocks was deleted and made again: restore the cluster")
+        return read(source, *where)
+
+    monkeypatch.setattr(bed.log, "read", replaced)
+    assert worker.step(bed.now_ms) == Idle()
+    assert worker.step(bed.now_ms) == Idle()
+    assert {task.state for task in worker.tasks.values()} == {TaskState.HALTED}
+    assert all("restore the cluster" in str(task.error) for task in worker.tasks.values())
+    assert not deal.left
+    worker.close()
