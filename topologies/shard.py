@@ -53,8 +53,12 @@ def run_worker(
 
 
 def run_workers(commands: Sequence[Sequence[str]], is_done: Callable[[], bool]) -> None:
-    """Run `hauptbuch` once for each command until `is_done`. Raises `Fatal` where one ends before; then all end."""
-    processes = [subprocess.Popen([sys.executable, "-m", "pipeline.cli.main", *command]) for command in commands]
+    """Run `hauptbuch` once for each command until `is_done`. Raises `Fatal` where one ends before; then all end.
+
+    Nobody writes to their standard input: it ends when this process does, however it does, and they with it.
+    """
+    program = [sys.executable, "-m", "pipeline.cli.main"]
+    processes = [subprocess.Popen([*program, *command], stdin=subprocess.PIPE) for command in commands]
     try:
         while not is_done():
             for number, process in enumerate(processes):

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from processes import Ledger
 
+from pipeline.errors import ConfigError
 from pipeline.log.kafka.group import SESSION_TIMEOUT_MS
+from pipeline.node.layout import DirectoryLock, NodeLayout
 
 pytestmark = pytest.mark.kafka
 
@@ -99,3 +101,21 @@ def test_several_workers_run_as_one_process(ledger: Ledger) -> None:
     assert {path.name for path in (ledger.root / "pair").iterdir()} == {"worker-0", "worker-1"}
     assert ledger.stop("pair") == 130
     assert ledger.leads("pair") == set()
+
+
+def test_several_workers_end_with_the_process_that_started_them(ledger: Ledger) -> None:
+    process = ledger.start("pair", "worker", "--workers", 2)
+    ledger.await_true(lambda: ledger.leads("pair") == set(range(SHARDS)), 60)
+    process.kill()
+    process.wait()
+    for number in range(2):
+        lock = NodeLayout(ledger.root / "pair" / f"worker-{number}")
+        ledger.await_true(lambda lock=lock: _is_free(lock), 20)
+
+
+def _is_free(layout: NodeLayout) -> bool:
+    try:
+        DirectoryLock(layout).release()
+    except ConfigError:
+        return False
+    return True
