@@ -4,22 +4,26 @@ The memo only answers questions that were asked with exactly these bytes, so ver
 result: the engine picks suite and key itself and verifies inline on a miss.
 
 What is begun ahead costs the engine's thread little and no time to wait; only what is missing in its turn does. Threads
-beside a busy main thread wait a switch interval of the interpreter after every signature, so whoever executes beside
-them shortens that interval (`pipeline.node.driving`).
+beside a busy main thread wait a switch interval of the interpreter whenever they need it, so whoever executes beside
+them shortens that interval (`pipeline.node.driving`), and where much waits, threads hand batches over to processes.
 """
 
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from threading import Lock
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-from pipeline.crypto.suites import PrivateKey, SuiteSet
+from pipeline.crypto.suites import STANDARD_SUITES, PrivateKey, SuiteSet
+from pipeline.crypto.verifying_process import VerifyingProcess
 
 MEMO_BYTES: Final = 128 * 2**20
 _JOB_OVERHEAD: Final = 400  # bytes of a tuple, five objects and a dict entry, so that tiny jobs count too
 _CHUNK_JOBS: Final = 8  # what a thread takes at a time: 2 ms of ML-DSA-65
+_MANY_JOBS: Final = 512  # so many waiting start the processes: half of what one of them takes to start
+_LARGE_CHUNK_JOBS: Final = 32  # taken where so many wait: a process's thread needs the interpreter every 8 ms
 
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
@@ -160,7 +164,11 @@ class _Chunks:
 
 
 class PoolVerifier(InlineVerifier):
-    """Verifies ahead with threads; pays for suites whose verify releases the GIL (ML-DSA)."""
+    """Verifies ahead with threads; pays for suites whose verify releases the GIL (ML-DSA).
+
+    Where many signatures of the standard suites wait, each thread gets a process, once, and until it is ready, or if it
+    ended, verifies itself.
+    """
 
     def __init__(self, suites: SuiteSet, threads: int | None = None, max_memo_bytes: int = MEMO_BYTES) -> None:
         """`threads` defaults to the number of processors."""
@@ -170,7 +178,10 @@ class PoolVerifier(InlineVerifier):
         self._begun: dict[VerifyJob, _Chunk] = {}
         self._in_order: deque[_Chunk] = deque()
         self._chunks = _Chunks()
-        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="verify")
+        self._threads = threads or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="verify")
+        self._processes: list[VerifyingProcess] | None = None
+        self._free: deque[VerifyingProcess] = deque()
 
     def begin(self, jobs: Sequence[VerifyJob]) -> bool:
         """Hand unknown jobs to the pool, unless they are few, and go on; not where the memo could keep no more."""
@@ -190,8 +201,10 @@ class PoolVerifier(InlineVerifier):
             self._keep(chunk)
 
     def close(self) -> None:
-        """Stop the threads. `verify` still answers, `prefetch` no longer works."""
+        """Stop threads and processes. `verify` still answers, `prefetch` no longer works."""
         self._pool.shutdown(cancel_futures=True)
+        for process in self._processes or ():
+            process.close()
 
     def _hand_out(self, jobs: Sequence[VerifyJob], *, wanted: bool) -> None:
         known, begun = self._memo.get, self._begun
@@ -200,13 +213,23 @@ class PoolVerifier(InlineVerifier):
             # `verify` answers them. On a machine whose cores are all busy the one who hands over waits three times as
             # long for his turn as the answers take.
             return
-        for start in range(0, len(unknown), _CHUNK_JOBS):
-            chunk = _Chunk(unknown[start : start + _CHUNK_JOBS], Future())
+        size = _CHUNK_JOBS if len(unknown) < _MANY_JOBS else _LARGE_CHUNK_JOBS
+        for start in range(0, len(unknown), size):
+            chunk = _Chunk(unknown[start : start + size], Future())
             begun.update(dict.fromkeys(chunk.jobs, chunk))
             self._begun_bytes += sum(map(_size_bytes, chunk.jobs))
             self._in_order.append(chunk)
             self._chunks.put(chunk, wanted=wanted)
             self._pool.submit(self._answer_next)
+        if self._processes is None and self._suites is STANDARD_SUITES and len(begun) >= _MANY_JOBS:
+            self._start_processes()
+
+    def _start_processes(self) -> None:
+        self._processes = []
+        with suppress(OSError):  # no room for a process: the threads go on
+            for _ in range(self._threads):
+                self._processes.append(VerifyingProcess())
+        self._free += self._processes
 
     def _collect(self) -> None:
         """Move what was answered since into the memo."""
@@ -228,10 +251,19 @@ class PoolVerifier(InlineVerifier):
     def _answer_next(self) -> None:
         jobs, answers = self._chunks.take()
         try:
-            verify = self._suites.verify
-            answers.set_result([verify(*job) for job in jobs])
+            answers.set_result(self._answer(jobs))
         except BaseException as error:  # noqa: BLE001 - it belongs to the thread that waits
             answers.set_exception(error)
+
+    def _answer(self, jobs: list[VerifyJob]) -> list[bool]:
+        with suppress(IndexError, OSError):  # none is free, or it ended: then nobody gets it again
+            process = self._free.popleft()
+            found = process.verify(jobs) if process.is_ready() else None
+            self._free.append(process)
+            if found is not None:
+                return found
+        verify = self._suites.verify
+        return [verify(*job) for job in jobs]
 
 
 def parallel_sign(jobs: Sequence[tuple[PrivateKey, bytes]], context: bytes, threads: int | None = None) -> list[bytes]:
