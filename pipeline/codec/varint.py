@@ -16,6 +16,10 @@ def long_bytes(value: int) -> bytes:
     if 0 <= value < 64:
         return _SMALL[value]
     rest = value << 1 ^ value >> 63
+    if 0x7F < rest <= 0x3FFF:
+        return bytes((rest & 0x7F | 0x80, rest >> 7))
+    if 0x3FFF < rest <= 0x1FFFFF:
+        return bytes((rest & 0x7F | 0x80, rest >> 7 & 0x7F | 0x80, rest >> 14))
     out = bytearray()
     while rest > 0x7F:
         out.append(rest & 0x7F | 0x80)

@@ -95,7 +95,5 @@ class Overlay:
 
     def changes(self) -> dict[StateKey, bytes | None]:
         """Every key whose value differs from the state before the block."""
-        for key in self._cells:
-            if key not in self._base:
-                self._base[key] = self._view.get(key)
+        self.load(list(self._cells))
         return {key: value for key, value in self._cells.items() if value != self._base[key]}

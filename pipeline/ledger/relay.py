@@ -175,6 +175,10 @@ def chunk_groups(groups: Iterable[OpenGroup], start: RelayBundle) -> Iterator[tu
         yield packer.close()
 
 
+_FRAMING_BYTES: Final = 97 + 1 + 4 * 10
+"""The most that a group takes beside reference and entries: ids and kind, the array's end, four lengths."""
+
+
 class _Packer:
     """Fills one chunk at a time and counts its exact encoding."""
 
@@ -187,7 +191,8 @@ class _Packer:
 
     def entries_that_fit(self, group: OpenGroup, wanted: int) -> int:
         """How many of `wanted` entries of this group the open chunk still takes."""
-        if self._total(group, wanted) <= CHUNK_BYTES:
+        most = self._outer_bytes + self._groups_bytes + len(group.reference) + wanted * RELAY_ENTRY.size
+        if most + _FRAMING_BYTES <= CHUNK_BYTES or self._total(group, wanted) <= CHUNK_BYTES:
             return wanted
         count = min(wanted, max(0, CHUNK_BYTES - self._total(group, 0)) // RELAY_ENTRY.size)
         while count and self._total(group, count) > CHUNK_BYTES:
