@@ -43,13 +43,16 @@ class Verifier(Protocol):
     """Answers `VerifyJob`s. Belongs to one driving thread."""
 
     def begin(self, jobs: Sequence[VerifyJob]) -> bool:
-        """Start to answer these beside the caller, who will probably ask. Returns at once; False: no room now."""
+        """Start to answer these beside the caller, who will probably ask. Returns at once.
+
+        False: not all of them, there is no room now or they are too few. Ask again later, perhaps with more.
+        """
 
     def prefetch(self, jobs: Sequence[VerifyJob]) -> None:
         """Answer these ahead, as fast as the machine can; returns when all are answered."""
 
     def verify(self, job: VerifyJob) -> bool:
-        """The answer. Never raises on hostile bytes."""
+        """The answer; waits for it where it was begun. Never raises on hostile bytes."""
 
     def accepts_key(self, suite: int, public_key: bytes) -> bool:
         """Whether the suite is known and the key has its size."""
@@ -188,8 +191,7 @@ class PoolVerifier(InlineVerifier):
         self._collect()
         if self._begun_bytes >= self._max_begun_bytes:
             return False
-        self._hand_out(jobs, wanted=False)
-        return True
+        return self._hand_out(jobs, wanted=False)
 
     def prefetch(self, jobs: Sequence[VerifyJob]) -> None:
         """Verify all unknown jobs in the pool, unless they are few, while this thread waits."""
@@ -200,19 +202,32 @@ class PoolVerifier(InlineVerifier):
         for chunk in chunks:
             self._keep(chunk)
 
+    def verify(self, job: VerifyJob) -> bool:
+        """From the memo or whoever has begun it, else inline."""
+        answer = self._memo.get(job)
+        if answer is not None:
+            return answer
+        chunk = self._begun.get(job)
+        if chunk is not None:
+            if not chunk.answers.done():
+                self._chunks.want([chunk])
+            self._keep(chunk)
+        return super().verify(job)
+
     def close(self) -> None:
         """Stop threads and processes. `verify` still answers, `prefetch` no longer works."""
         self._pool.shutdown(cancel_futures=True)
+        self._begun.clear()  # nobody answers what was not taken yet
         for process in self._processes or ():
             process.close()
 
-    def _hand_out(self, jobs: Sequence[VerifyJob], *, wanted: bool) -> None:
+    def _hand_out(self, jobs: Sequence[VerifyJob], *, wanted: bool) -> bool:
         known, begun = self._memo.get, self._begun
         unknown = [job for job in dict.fromkeys(jobs) if job not in begun and known(job) is None]
         if len(unknown) < _CHUNK_JOBS:
             # `verify` answers them. On a machine whose cores are all busy the one who hands over waits three times as
             # long for his turn as the answers take.
-            return
+            return not unknown
         size = _CHUNK_JOBS if len(unknown) < _MANY_JOBS else _LARGE_CHUNK_JOBS
         for start in range(0, len(unknown), size):
             chunk = _Chunk(unknown[start : start + size], Future())
@@ -223,6 +238,7 @@ class PoolVerifier(InlineVerifier):
             self._pool.submit(self._answer_next)
         if self._processes is None and self._suites is STANDARD_SUITES and len(begun) >= _MANY_JOBS:
             self._start_processes()
+        return True
 
     def _start_processes(self) -> None:
         self._processes = []

@@ -1,6 +1,6 @@
 """Stages 2 and 3 of a transaction's checks. The order is consensus: codes are hashed into receipts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from pipeline.codec.types import MAX_AMOUNT, ShardId, StateKey, slot_of_id
 from pipeline.crypto import contexts
@@ -66,7 +66,8 @@ def _signing_key(overlay: Overlay, verifier: Verifier, account: Account, prepare
 
 
 def _job(signed: SignedTransaction, key: bytes) -> VerifyJob:
-    return VerifyJob(signed.suite, key, signed.body, contexts.TRANSACTION, signed.signature)
+    # What VerifyJob() ends in, without its Python frame.
+    return tuple.__new__(VerifyJob, (signed.suite, key, signed.body, contexts.TRANSACTION, signed.signature))
 
 
 def take_nonce_and_fee(
@@ -109,14 +110,20 @@ def _take_fee(chain: Chain, overlay: Overlay, sender: bytes, fee: int) -> int:
 
 
 def prefetch(
-    chain: Chain, shard: ShardId, overlay: Overlay, verifier: Verifier, transactions: Iterable[PreparedTransaction]
+    chain: Chain,
+    shard: ShardId,
+    overlay: Overlay,
+    verifier: Verifier,
+    transactions: Iterable[PreparedTransaction],
+    begun: Container[int] = (),
 ) -> None:
     """Read the state that these transactions will touch, and have their signatures verified in parallel.
 
-    Only a guess: the engine picks the key in its turn and asks again, so this changes no result.
+    Only a guess: the engine picks the key in its turn and asks again, so this changes no result. `begun`: offsets of
+    those whose signatures somebody verifies already; the engine waits for each in its turn.
     """
     batch = _payable(chain, shard, transactions)
-    verifier.prefetch(_likely_jobs(overlay, verifier, batch))
+    verifier.prefetch([job for _, job in _likely_jobs(overlay, verifier, batch, begun)])
     keys: list[StateKey] = []
     for item in batch:
         sender = item.body.sender
@@ -129,12 +136,13 @@ def prefetch(
 
 def begin_verifying(
     chain: Chain, shard: ShardId, view: StateView, verifier: Verifier, transactions: Iterable[PreparedTransaction]
-) -> bool:
+) -> list[int] | None:
     """Have the signatures of transactions that wait verified beside other work. As much a guess as `prefetch`.
 
-    False: the verifier has enough to do; ask again later.
+    Returns the offsets of those that will be. None: the verifier has enough to do, or too little; ask again later.
     """
-    return verifier.begin(_likely_jobs(Overlay(view), verifier, _payable(chain, shard, transactions)))
+    jobs = _likely_jobs(Overlay(view), verifier, _payable(chain, shard, transactions), ())
+    return [offset for offset, _ in jobs] if verifier.begin([job for _, job in jobs]) else None
 
 
 def _payable(chain: Chain, shard: ShardId, transactions: Iterable[PreparedTransaction]) -> list[PreparedTransaction]:
@@ -147,13 +155,19 @@ def _payable(chain: Chain, shard: ShardId, transactions: Iterable[PreparedTransa
     ]
 
 
-def _likely_jobs(overlay: Overlay, verifier: Verifier, batch: Sequence[PreparedTransaction]) -> list[VerifyJob]:
-    """The signatures that stage two will probably ask for."""
+def _likely_jobs(
+    overlay: Overlay, verifier: Verifier, batch: Sequence[PreparedTransaction], begun: Container[int]
+) -> list[tuple[int, VerifyJob]]:
+    """The signatures that stage two will probably ask for, by offset, but for those `begun`."""
     overlay.load([account_key(item.body.sender) for item in batch])
-    jobs: list[VerifyJob] = []
+    jobs: list[tuple[int, VerifyJob]] = []
     offered: dict[bytes, bytes] = {}
     for item in batch:
-        body = item.body
+        body, offset = item.body, item.record.offset
+        if offset in begun:
+            if item.signed.public_key is not None:
+                offered[body.sender] = item.signed.public_key
+            continue
         raw = overlay.get(account_key(body.sender))
         if raw is None or body.nonce < (account := Account.from_bytes(raw)).nonce:
             continue
@@ -166,5 +180,5 @@ def _likely_jobs(overlay: Overlay, verifier: Verifier, batch: Sequence[PreparedT
             # An earlier transaction of this batch may record the key that this one relies on.
             key = offered.get(body.sender)
         if key is not None and verifier.accepts_key(item.signed.suite, key):
-            jobs.append(_job(item.signed, key))
+            jobs.append((offset, _job(item.signed, key)))
     return jobs

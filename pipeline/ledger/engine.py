@@ -243,7 +243,7 @@ class _BlockRun:
                 self._bury(Topic.TRANSACTIONS, record, DeadLetterReason.QUARANTINED)
             else:
                 ready.append(read)
-        admission.prefetch(self._chain, self._shard, self._overlay, self._verifier, ready)
+        admission.prefetch(self._chain, self._shard, self._overlay, self._verifier, ready, self._reader.begun)
         consumed = 0
         for prepared in ready:
             receipt = self._transaction(prepared)

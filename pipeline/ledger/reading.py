@@ -39,14 +39,17 @@ class _Kept(Generic[_Read]):
 class InputReader:
     """The records of one shard's `relay` and `transactions`, decoded, or why each becomes a dead letter."""
 
-    __slots__ = ("bundle", "transaction")
+    __slots__ = ("begun", "bundle", "transaction")
 
     def __init__(self, chain: Chain, shard: ShardId) -> None:
         """Reads for `shard` of `chain`."""
         self.bundle: Final = _Kept[ReadBundle](chain, shard, read_bundle)
         self.transaction: Final = _Kept[PreparedTransaction](chain, shard, prepare_transaction)
+        # Offsets of transactions whose signatures somebody verifies already.
+        self.begun: set[int] = set()
 
     def forget(self, relay: int, transactions: int) -> None:
         """Drop what stands at offsets below these."""
         self.bundle.forget(relay)
         self.transaction.forget(transactions)
+        self.begun = {offset for offset in self.begun if offset >= transactions}

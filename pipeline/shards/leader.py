@@ -163,8 +163,10 @@ class Leader:
         ahead = records[bisect_left(records, self._looked_at, key=_offset_of) :]
         read = [self._reader.transaction(record) for record in ahead]
         decodable = [item for item in read if isinstance(item, PreparedTransaction)]
-        if begin_verifying(self._chain, self._cursor.shard, self._view, self._verifier, decodable):
+        begun = begin_verifying(self._chain, self._cursor.shard, self._view, self._verifier, decodable)
+        if begun is not None:
             self._looked_at = ahead[-1].offset + 1
+            self._reader.begun.update(begun)
 
     def _require_written(self, awaited: Awaited) -> None:
         """Halt where the control record that a bundle names was not written before the bundle.

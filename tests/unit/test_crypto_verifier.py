@@ -127,10 +127,16 @@ def test_a_few_are_not_worth_handing_over() -> None:
     suite = CountingSuite()
     pool = PoolVerifier(SuiteSet([suite]), threads=2)
     jobs = [job(bytes((i,)), good=i != 3) for i in range(7)]
-    assert pool.begin(jobs)
+    assert not pool.begin(jobs)
     pool.prefetch(jobs)
     assert [pool.verify(j) for j in jobs] == [i != 3 for i in range(7)]
     assert suite.threads == {threading.current_thread().name}
+    assert set(suite.asked.values()) == {1}
+    assert pool.begin(jobs)  # nothing is left to do
+    assert pool.begin([])
+    more = [job(b"%d" % i) for i in range(8)]
+    assert pool.begin([*jobs, *more])
+    pool.prefetch(more)
     assert set(suite.asked.values()) == {1}
     pool.close()
 
@@ -159,6 +165,21 @@ def test_what_was_begun_is_answered_beside_the_caller_and_once() -> None:
     suite.go.set()
     pool.prefetch(jobs)
     assert [pool.verify(j) for j in jobs] == [i % 3 != 0 for i in range(40)]
+    assert set(suite.asked.values()) == {1}
+    assert threading.current_thread().name not in suite.threads
+    pool.close()
+
+
+def test_who_asks_for_what_was_begun_waits_for_it_alone() -> None:
+    suite = HeldSuite()
+    pool = PoolVerifier(SuiteSet([suite]), threads=1)
+    jobs = [job(bytes((i,)), good=i % 3 != 0) for i in range(80)]
+    pool.begin(jobs)
+    threading.Timer(0.05, suite.go.set).start()
+    assert pool.verify(jobs[70])
+    assert list(suite.asked).index(jobs[70].message) < 16  # behind the chunk that was under way
+    assert not pool.verify(jobs[69])
+    assert [pool.verify(j) for j in jobs] == [i % 3 != 0 for i in range(80)]
     assert set(suite.asked.values()) == {1}
     assert threading.current_thread().name not in suite.threads
     pool.close()

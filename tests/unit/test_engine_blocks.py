@@ -1,6 +1,6 @@
 """Blocks: what a header says, control records, and what can't be executed at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
@@ -228,6 +228,32 @@ def test_a_reader_that_prepared_records_before_changes_nothing() -> None:
     assert reader.transaction(other) is DeadLetterReason.UNDECODABLE
     reader.forget(0, 10**6)
     assert reader.transaction(inputs.transactions.records[0]) == first[0]
+
+
+def test_what_somebody_verifies_already_is_not_handed_over_again() -> None:
+    class Recording(InlineVerifier):
+        def prefetch(self, jobs: Sequence[VerifyJob]) -> None:
+            handed.append([job.message for job in jobs])
+
+    handed: list[list[bytes]] = []
+    world = World()
+    alice = world.actor("alice")
+    world.start(alice)
+    signed = [world.signed(alice, PutData(b"a", b"")) for _ in range(3)]
+    assert signed[0].public_key is not None
+    signed[2] = signed[2]._replace(public_key=None)  # relies on the key that an earlier one carries
+    world.submit(*signed)
+    inputs, expected = world.pending(0), world.execute(0).datum
+    reader, verifier = InputReader(world.chain, world.cursors[0].shard), Recording(TEST_SUITES)
+    offsets = [record.offset for record in inputs.transactions.records]
+    for count in range(4):
+        reader.begun.clear()
+        reader.begun.update(offsets[:count])
+        view = world.stores[0].view()
+        assert execute(world.chain, world.cursors[0], view, inputs, world.now_ms, verifier, reader).datum == expected
+        assert handed.pop() == [item.body for item in signed[count:]]
+    reader.forget(0, offsets[2])
+    assert reader.begun == {offsets[2]}
 
 
 def test_the_engine_asks_only_what_the_rules_need() -> None:
