@@ -21,7 +21,7 @@ from pipeline.crypto.verifying_process import VerifyingProcess
 
 MEMO_BYTES: Final = 128 * 2**20
 _JOB_OVERHEAD: Final = 400  # bytes of a tuple, five objects and a dict entry, so that tiny jobs count too
-_CHUNK_JOBS: Final = 8  # what a thread takes at a time: 2 ms of ML-DSA-65
+FEW_JOBS: Final = 8  # what a thread takes at a time, 2 ms of ML-DSA-65; fewer are not handed over
 _MANY_JOBS: Final = 512  # so many waiting start the processes: half of what one of them takes to start
 _LARGE_CHUNK_JOBS: Final = 32  # taken where so many wait: a process's thread needs the interpreter every 8 ms
 
@@ -224,11 +224,11 @@ class PoolVerifier(InlineVerifier):
     def _hand_out(self, jobs: Sequence[VerifyJob], *, wanted: bool) -> bool:
         known, begun = self._memo.get, self._begun
         unknown = [job for job in dict.fromkeys(jobs) if job not in begun and known(job) is None]
-        if len(unknown) < _CHUNK_JOBS:
+        if len(unknown) < FEW_JOBS:
             # `verify` answers them. On a machine whose cores are all busy the one who hands over waits three times as
             # long for his turn as the answers take.
             return not unknown
-        size = _CHUNK_JOBS if len(unknown) < _MANY_JOBS else _LARGE_CHUNK_JOBS
+        size = FEW_JOBS if len(unknown) < _MANY_JOBS else _LARGE_CHUNK_JOBS
         for start in range(0, len(unknown), size):
             chunk = _Chunk(unknown[start : start + size], Future())
             begun.update(dict.fromkeys(chunk.jobs, chunk))

@@ -7,12 +7,12 @@ main module again: whoever opens a node need not know of it. It ends when its in
 """
 
 import marshal
+import select
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from select import select
 from struct import Struct
 from typing import Final
 
@@ -53,6 +53,9 @@ class VerifyingProcess:
         program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
         command = [sys.executable, "-c", program]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None, "a pipe"
+        self._poll = select.poll()  # `select.select` knows no files above 1,023, and stores open many
+        self._poll.register(self._process.stdout, select.POLLIN)
         self._is_ready = False
 
     @property
@@ -64,7 +67,7 @@ class VerifyingProcess:
         """Whether it takes questions by now; never waits. Raises `OSError` if it ended instead."""
         answers = self._process.stdout
         assert answers is not None, "a pipe"
-        if not self._is_ready and select([answers], [], [], 0)[0]:
+        if not self._is_ready and self._poll.poll(0):
             if answers.read(1) != _READY:
                 raise BrokenPipeError("the verifying process did not start; its message is on standard error")
             self._is_ready = True

@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from pipeline.codec.topics import Topic, TopicPartition
-from pipeline.crypto.verifier import Verifier
+from pipeline.crypto.verifier import FEW_JOBS, Verifier
 from pipeline.errors import PoisonRecord, Retryable, TaskDiverged
 from pipeline.ledger.admission import begin_verifying
 from pipeline.ledger.blocks import BlockHeader
@@ -161,6 +161,8 @@ class Leader:
         if not records or records[-1].offset < self._looked_at:
             return
         ahead = records[bisect_left(records, self._looked_at, key=_offset_of) :]
+        if len(ahead) < FEW_JOBS:
+            return  # whoever executes them checks them
         read = [self._reader.transaction(record) for record in ahead]
         decodable = [item for item in read if isinstance(item, PreparedTransaction)]
         begun = begin_verifying(self._chain, self._cursor.shard, self._view, self._verifier, decodable)
