@@ -6,7 +6,6 @@ from typing import Final
 from pipeline.cli.csv_plan import FundingPlan
 from pipeline.cli.csv_source import CsvSource
 from pipeline.cli.names import KeyRing, NamedAccount, shown
-from pipeline.cli.settling import drive_until, waiting_transactions
 from pipeline.cli.state_reading import read_account, read_asset
 from pipeline.client.producer import Sender, TransactionProducer
 from pipeline.codec.types import MAX_AMOUNT, Address
@@ -14,6 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.ledger.packing import TRANSFER_ENTRY, pack_transfers
 from pipeline.ledger.transactions import CreateAsset, Mint, Operation, asset_id_of
 from pipeline.node.running import RunningLedger
+from pipeline.node.settling import drive_until, waiting_transactions
 
 _REFERENCE: Final = b"load"
 _BESIDE_ENTRIES: Final = 20_000  # signature, public key and the rest of a record, of any suite

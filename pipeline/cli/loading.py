@@ -16,7 +16,6 @@ from pipeline.cli.csv_source import CsvSource, Payment
 from pipeline.cli.funding import Funder
 from pipeline.cli.names import KeyRing, NamedAccount, is_address
 from pipeline.cli.receipt_tally import ReceiptTally
-from pipeline.cli.settling import drive_until, finish, settle, waiting_transactions
 from pipeline.cli.state_reading import read_account
 from pipeline.client.producer import Sender, TransactionProducer, Unsigned
 from pipeline.client.receipts import ReceiptWatcher
@@ -27,6 +26,7 @@ from pipeline.ledger.packing import pack_transfers
 from pipeline.ledger.transactions import Mode, Operation, Transfer, asset_id_of
 from pipeline.node.reader import last_signed_head
 from pipeline.node.running import RunningLedger
+from pipeline.node.settling import drive_until, finish, settle, waiting_transactions
 
 _SIGN_TOGETHER: Final = 512
 _SIGN_BYTES: Final = 8 << 20

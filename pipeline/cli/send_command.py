@@ -8,7 +8,6 @@ from pipeline.cli.assets import DEFAULT_ASSET, asset_of, scaled_amount
 from pipeline.cli.names import KeyRing, NamedAccount, shown
 from pipeline.cli.outcome import Outcome, outcome_of
 from pipeline.cli.output import json_line, line
-from pipeline.cli.settling import finish, settle
 from pipeline.cli.state_reading import read_account, read_asset
 from pipeline.cli.surroundings import AcceptTime, Directory, Json, Kafka, passphrase, running_node
 from pipeline.client.producer import Sender, TransactionProducer
@@ -18,6 +17,7 @@ from pipeline.errors import ConfigError, InvalidTransactionResult
 from pipeline.ledger.packing import pack_transfers
 from pipeline.ledger.transactions import Transfer
 from pipeline.node.running import RunningLedger
+from pipeline.node.settling import finish, settle
 
 
 def run(

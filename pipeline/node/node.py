@@ -23,6 +23,7 @@ from pipeline.log.embedded import Durability, EmbeddedLog
 from pipeline.node.bootstrap import check_suites, create_topics
 from pipeline.node.driving import drive
 from pipeline.node.layout import DirectoryLock, NodeLayout
+from pipeline.node.settling import finish
 from pipeline.shards.allocator import ShardAllocator
 from pipeline.shards.progress import Idle, Progress
 from pipeline.shards.task import ShardTask, SoleOwner, TaskConfig
@@ -173,6 +174,10 @@ class Node:
     def run_until(self, condition: Callable[[], bool], timeout_ms: int | None = None) -> bool:
         """Drive until `condition` holds; False where `timeout_ms` passed first."""
         return drive(self._step, self.log, self._clock_ms, condition, timeout_ms)
+
+    def finish(self) -> None:
+        """Drive until all that was published is executed, settled and under a signed root. Raises as `settling`."""
+        finish(self)
 
     def close(self) -> None:
         """Stop cleanly: what is committed is on the log, the rest never happened. Idempotent."""

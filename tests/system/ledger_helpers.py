@@ -5,13 +5,13 @@ from pathlib import Path
 from command_line import CommandLine
 
 from pipeline.cli.names import KeyRing
-from pipeline.cli.settling import settle
 from pipeline.client.producer import Sender, TransactionProducer
 from pipeline.client.receipts import ReceiptWatcher
 from pipeline.crypto.addresses import parse_address
 from pipeline.ledger.leaves import Account
 from pipeline.ledger.transactions import Operation
 from pipeline.node.node import Node
+from pipeline.node.settling import settle
 
 
 def balance(cli: CommandLine, directory: Path, name: str, asset: str = "UNIT") -> int:

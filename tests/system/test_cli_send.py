@@ -8,12 +8,12 @@ from ledger_helpers import balance, publish, two_on_different_shards
 
 from pipeline.cli.assets import asset_of
 from pipeline.cli.names import KeyRing
-from pipeline.cli.settling import finish
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.ledger.transactions import Freeze
 from pipeline.log.port import Append
 from pipeline.node.layout import NodeLayout
 from pipeline.node.node import Node
+from pipeline.node.settling import finish
 
 
 @pytest.mark.parametrize("crossing", [False, True])

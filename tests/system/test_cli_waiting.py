@@ -8,7 +8,6 @@ from command_line import COLUMNS, CommandLine, write_csv
 from pipeline.cli import init_command
 from pipeline.cli.outcome import Outcome, outcome_of
 from pipeline.cli.receipt_tally import ReceiptTally
-from pipeline.cli.settling import drive_until, finish, settle, waiting_transactions
 from pipeline.client.receipts import ReceiptWatcher
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import ZERO32, Address, AssetId, ShardId, TxId
@@ -37,6 +36,7 @@ from pipeline.ledger.relay import EffectKind, RelayBundle, RelayGroup, channel_s
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.port import Append
 from pipeline.node.node import Node, wall_clock_ms
+from pipeline.node.settling import drive_until, finish, settle, waiting_transactions
 
 HASTY = (
     "system.transaction_processing_timeout_s",
