@@ -47,7 +47,7 @@ class Case:
 
 def worker_killed(stage: Stage) -> None:
     """kill -9 of workers, one after the other; some come back with an empty disk."""
-    for _ in range(stage.random.randint(3, 6)):
+    for _ in range(stage.random.randint(4, 8)):
         life = stage.random.choice(stage.fleet.workers)
         stage.kill(life)
         stage.pause(0, 0.7)
@@ -324,7 +324,7 @@ def broker_killed(stage: Stage) -> None:
     stage.tally.kills += 1
     stage.pause(3, 8)
     stage.brokers.cluster.start_broker(node)
-    stage.brokers.cluster.wait_ready()
+    stage.brokers.cluster.wait_ready(120)
     stage.pause(2, 4)
 
 
@@ -418,7 +418,7 @@ def mounts_are_permitted() -> bool:
 
 
 CASES = [
-    Case("worker killed", House.PLAIN, worker_killed, weight=12),
+    Case("worker killed", House.PLAIN, worker_killed, weight=16),
     Case("worker frozen past the transaction timeout", House.PLAIN, worker_frozen),
     Case("sole owner stalled", House.PLAIN, sole_owner_stalled),
     Case("zombie recycles", House.PLAIN, zombie_recycles),
@@ -441,8 +441,8 @@ CASES = [
     Case("connections half open", House.PROXIED, connections_half_open),
     Case("end of a transaction delayed", House.PROXIED, end_delayed, weight=3),
     Case("attestors lost and back", House.QUORUM, attestor_lost, weight=3),
-    Case("worker killed, quorum", House.QUORUM, worker_killed, weight=1),
+    Case("worker killed, quorum", House.QUORUM, worker_killed, weight=2),
     Case("broker of three killed", House.THREE, broker_killed, weight=3),
     Case("rolling restart of three brokers", House.THREE, brokers_restarted),
-    Case("worker killed, three brokers", House.THREE, worker_killed, weight=1),
+    Case("worker killed, three brokers", House.THREE, worker_killed, weight=2),
 ]
