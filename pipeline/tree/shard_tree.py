@@ -7,36 +7,36 @@ does not own is the constant `UNOWNED_SLOT`.
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
-from typing import Final
+from typing import Final, TypeAlias
 
 from pipeline.codec.types import SLOTS, UNOWNED_SLOT, ZERO32, Hash32, Slot
 
 LEVELS: Final = 12
-assert 1 << LEVELS == SLOTS
+_HALF: Final = LEVELS // 2
+_WIDTH: Final = 1 << _HALF  # parts, and slots of a part
+_IN_PART: Final = _WIDTH - 1
+assert _WIDTH * _WIDTH == SLOTS
+
+_Part: TypeAlias = list[Hash32]
+"""A tree of 64 leaves as in a binary heap: the root at 1, children of i at 2i and 2i + 1, leaf j at 64 + j."""
 
 
 class ShardTree:
     """An immutable tree over 4,096 slot roots; `update` makes a new one.
 
-    All nodes are in one list as in a binary heap: children of i at 2i and 2i + 1, slot s at 4096 + s. An
-    update copies its 8,192 references, some 10 µs: about the price of hashing one path.
+    A part for each run of 64 slots, and one over the roots of those. An update copies the parts that it changes:
+    copying 8,192 references, all of whose targets it counts, would take longer than a small block's hashes.
     """
 
-    __slots__ = ("_nodes",)
+    __slots__ = ("_parts", "_top")
 
     def __init__(self, roots: Sequence[Hash32]) -> None:
         """From one root a slot, in their order. Equal pairs are hashed once, so long runs cost little."""
         assert len(roots) == SLOTS, f"{len(roots)} slot roots"
         assert all(len(root) == 32 for root in roots), "a slot root is not 32 bytes"
-        nodes = [ZERO32] * SLOTS + list(roots)
         known: dict[bytes, Hash32] = {bytes(64): ZERO32}
-        for node in range(SLOTS - 1, 0, -1):
-            pair = nodes[2 * node] + nodes[2 * node + 1]
-            value = known.get(pair)
-            if value is None:
-                value = known[pair] = Hash32(sha256(b"\x03" + pair).digest())
-            nodes[node] = value
-        self._nodes = nodes
+        self._parts = [_plant(roots[first : first + _WIDTH], known) for first in range(0, SLOTS, _WIDTH)]
+        self._top = _plant([part[1] for part in self._parts], known)
 
     @classmethod
     def of_owned(cls, owned: Iterable[Slot], roots: Mapping[Slot, Hash32]) -> "ShardTree":
@@ -48,15 +48,15 @@ class ShardTree:
     @property
     def root(self) -> Hash32:
         """The node above all slots."""
-        return self._nodes[1]
+        return self._top[1]
 
     def slot_root(self, slot: Slot) -> Hash32:
         """The root of one slot."""
-        return self._nodes[SLOTS + _checked(slot)]
+        return self._parts[_checked(slot) >> _HALF][_WIDTH | slot & _IN_PART]
 
     def slot_roots(self) -> list[Hash32]:
         """The roots of all slots, in order."""
-        return self._nodes[SLOTS:]
+        return [root for part in self._parts for root in part[_WIDTH:]]
 
     def update(self, roots: Mapping[Slot, Hash32]) -> "ShardTree":
         """The tree with these slot roots replaced; every node above one is hashed once."""
@@ -65,27 +65,59 @@ class ShardTree:
         assert {32}.issuperset(map(len, roots.values())), "a slot root is not 32 bytes"
         _checked(min(roots))
         _checked(max(roots))
-        nodes = self._nodes.copy()
+        parts, touched = self._parts.copy(), dict[int, set[int]]()
         for slot, root in roots.items():
-            nodes[SLOTS + slot] = root
+            number, leaf = slot >> _HALF, _WIDTH | slot & _IN_PART
+            if number in touched:
+                touched[number].add(leaf >> 1)
+            else:
+                touched[number] = {leaf >> 1}
+                parts[number] = parts[number].copy()
+            parts[number][leaf] = root
         zeros = ZERO32 in roots.values()  # without one of them no node becomes zero
-        lefts = {SLOTS + slot & -2 for slot in roots}
-        for _ in range(LEVELS):
-            for left in lefts:
-                if zeros and nodes[left] == ZERO32 == nodes[left + 1]:
-                    nodes[left >> 1] = ZERO32
-                else:
-                    hashed = sha256(b"\x03" + nodes[left] + nodes[left + 1]).digest()
-                    nodes[left >> 1] = hashed  # type: ignore[call-overload]  # no call of NewType per node
-            lefts = {left >> 1 & -2 for left in lefts}
+        top = self._top.copy()
+        for number, above in touched.items():
+            _climb(parts[number], above, zeros)
+            top[_WIDTH | number] = parts[number][1]
+        _climb(top, {(_WIDTH | number) >> 1 for number in touched}, zeros)
         tree = object.__new__(ShardTree)
-        tree._nodes = nodes
+        tree._parts, tree._top = parts, top
         return tree
 
     def siblings(self, slot: Slot) -> bytes:
         """The 12 siblings of a slot, 32 bytes each, from the slot upward."""
-        node = SLOTS + _checked(slot)
-        return b"".join(self._nodes[(node >> level) ^ 1] for level in range(LEVELS))
+        number = _checked(slot) >> _HALF
+        return _siblings(self._parts[number], slot & _IN_PART) + _siblings(self._top, number)
+
+
+def _plant(leaves: Sequence[Hash32], known: dict[bytes, Hash32]) -> _Part:
+    """A part of these 64 leaves. `known`: pairs that were hashed already."""
+    part = [ZERO32] * _WIDTH + list(leaves)
+    for node in range(_IN_PART, 0, -1):
+        pair = part[2 * node] + part[2 * node + 1]
+        value = known.get(pair)
+        if value is None:
+            value = known[pair] = Hash32(sha256(b"\x03" + pair).digest())
+        part[node] = value
+    return part
+
+
+def _climb(part: _Part, above: set[int], zeros: bool) -> None:
+    """Hash the nodes `above` changed leaves, then those above them, up to the root, each once."""
+    for _ in range(_HALF):
+        for node in above:
+            left, right = part[2 * node], part[2 * node + 1]
+            if zeros and left == ZERO32 == right:
+                part[node] = ZERO32
+            else:
+                part[node] = sha256(b"\x03" + left + right).digest()  # type: ignore[call-overload] # NewType is slow
+        above = {node >> 1 for node in above}
+
+
+def _siblings(part: _Part, leaf: int) -> bytes:
+    """From a leaf upward."""
+    node = _WIDTH | leaf
+    return b"".join([part[(node >> level) ^ 1] for level in range(_HALF)])
 
 
 @lru_cache(maxsize=16)

@@ -26,12 +26,15 @@ from pipeline.cli.demo.phases import Percentiles, play_fast
 from pipeline.cli.demo.story import Story
 from pipeline.cli.demo.tracker import Tracker
 from pipeline.client.light import LightClient
-from pipeline.client.trust import load_trust
-from pipeline.codec.topics import Topic
+from pipeline.client.receipts import ReceiptWatcher
+from pipeline.client.trust import Trust, load_trust
+from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.errors import Fatal, InvalidTransactionResult
+from pipeline.ledger.checkpoints import Assurance
 from pipeline.ledger.leaves import account_key
+from pipeline.log.port import EventLog
 from pipeline.node.layout import NodeLayout
 from pipeline.node.reader import LedgerReader
 
@@ -227,6 +230,34 @@ def test_a_damaged_ledger_fails_the_audit_and_says_where(
     text = capsys.readouterr().out
     assert "finding" in text.splitlines()[0]
     assert "relay offset 0: bundle altered: " in text
+
+
+class _LateBlocks:
+    """A log whose blocks are heard of last, as a consumer may hear of one topic before another."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self.late = True
+
+    def read(self, source: TopicPartition, start: int, max_records: int, max_bytes: int) -> list[LogRecord]:
+        if self.late and source.topic is Topic.BLOCKS:
+            return []
+        return self._log.read(source, start, max_records, max_bytes)
+
+
+def test_a_root_that_is_heard_of_before_its_block_counts_once_the_block_is_there(played: Played) -> None:
+    with LedgerReader(played.root) as reader:
+        chain, log = reader.chain, _LateBlocks(reader.log)
+        client = LightClient(Trust.of(chain, Assurance.HEADERS), InlineVerifier(STANDARD_SUITES))
+        watcher = ReceiptWatcher(reader.log, chain.chain_id, range(chain.genesis.shards))
+        tracker = Tracker(log, chain, watcher, client)  # type: ignore[arg-type]  # it only reads
+        heads = [reader.signed_head(shard) for shard in range(chain.genesis.shards)]
+        heights = [head.root.height for head in heads if head is not None]
+        tracker.poll(0.0)
+        assert not tracker.covers([0] * chain.genesis.shards)
+        log.late = False
+        tracker.poll(1.0)
+        assert tracker.covers(heights)
 
 
 def test_a_ledger_that_stands_still_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from pipeline.client.light import LightClient
+from pipeline.client.light import LightClient, VerifiedRoot
 from pipeline.client.producer import TransactionFuture
 from pipeline.client.receipts import ReceiptWatcher
 from pipeline.client.subscriber import StateRootSubscriber
@@ -54,6 +54,7 @@ class Tracker:
         self._subscriber = StateRootSubscriber(log, client, shards)
         self._blocks = [BlockReader(log, shard, 0, chain.chain_id) for shard in shards]
         self._ends: list[list[int]] = [[] for _ in shards]
+        self._roots: list[VerifiedRoot] = []
         self._signed_heights = [-1 for _ in shards]
         self._without_receipt: list[deque[_Waiting]] = [deque() for _ in shards]
         self._without_root: list[deque[_Waiting]] = [deque() for _ in shards]
@@ -110,14 +111,18 @@ class Tracker:
         self._unsettled[shard, receipt.channels[-1].destination].append(_Unsettled(waiting.due_s, receipt))
 
     def _poll_roots(self, now_s: float) -> None:
-        roots = self._subscriber.poll()
-        if not roots:
+        self._roots += self._subscriber.poll()
+        if not self._roots:
             return
         for reader, ends in zip(self._blocks, self._ends, strict=True):
             while blocks := reader.read(_BLOCKS):
                 ends += [block.header.input(Topic.TRANSACTIONS).next for block in blocks]
+        roots, self._roots = self._roots, []
         for root in roots:
             shard = root.state_root.shard
+            if root.state_root.height >= len(self._ends[shard]):  # a reader of one topic may be ahead of another's
+                self._roots.append(root)
+                continue
             self._signed_heights[shard] = root.state_root.height
             end = self._ends[shard][root.state_root.height]
             queue = self._without_root[shard]
