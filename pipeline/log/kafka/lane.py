@@ -7,6 +7,7 @@ an older position never arrives.
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,6 +23,8 @@ from pipeline.log.kafka.window import Window
 
 REQUEST_S: Final = 10.0
 _BATCH: Final = 4_096
+_LEAST_POLL_S: Final = 0.001
+"""The client counts in whole milliseconds: asked to wait for less, it does not wait at all."""
 
 
 @dataclass(slots=True)
@@ -42,6 +45,8 @@ class Fetched:
     stuck_at: int = -1
     """Where an open transaction stopped the window, and since when."""
     stuck_s: float = field(default=0.0)
+    watched_s: float = field(default=0.0)
+    """When that was looked at."""
 
 
 class Lane:
@@ -60,6 +65,8 @@ class Lane:
         self._refused: HauptbuchError | None = None
         self.records = 0
         """How many records have arrived here."""
+        self.pumped_s = 0.0
+        """When what had arrived was taken in last."""
 
     def get(self, source: TopicPartition) -> Fetched | None:
         """The partition, where it is fetched."""
@@ -117,11 +124,14 @@ class Lane:
         """
         arrived: list[Message] = []
         if timeout_s > 0:
-            first = self._consumer.poll(timeout_s)
-            if first is None:
-                return False
-            arrived.append(first)
-        arrived += self._consumer.consume(_BATCH, 0)
+            first = self._consumer.poll(max(timeout_s, _LEAST_POLL_S))
+            if first is not None:
+                arrived.append(first)
+        if arrived or timeout_s <= 0:
+            arrived += self._consumer.consume(_BATCH, 0)
+        self.pumped_s = time.monotonic()
+        if not arrived:
+            return False
         by_place = self._by_place
         new = tuple.__new__  # what LogRecord() ends in, without its Python frame
         before = self.records
@@ -135,7 +145,7 @@ class Lane:
                 self.records += 1
         if self.records > before:
             self._pause_full()
-        return bool(arrived)
+        return True
 
     def resume(self, fetched: Fetched) -> None:
         """Fetch on where there is room again."""

@@ -29,6 +29,10 @@ _SHARED_S: Final = 2.0
 _SURE_S: Final = 10.0
 """How long [] is believed without asking. A client that heard of a partition without a leader, as when a broker stood
 still, can stop fetching it for good and say nothing (librdkafka#5430)."""
+_FRESH_S: Final = 0.001
+"""What arrived is not asked for again within this: whoever wakes reads several partitions, most of them empty."""
+_WATCH_S: Final = 0.5
+"""How often a read that finds nothing looks whether an open transaction is why."""
 _BUSY_S: Final = 1.0
 """A tail that was read within this is not moved."""
 _FORGOTTEN_S: Final = 10.0
@@ -92,7 +96,8 @@ class Reader:
         window = fetched.window
         records = window.take(start, max_records, max_bytes)
         if not records and fetched.error is None:
-            lane.pump(0)
+            if now_s - lane.pumped_s > _FRESH_S:
+                lane.pump(0)
             self._await(lane, source, fetched, start, now_s)
             records = window.take(start, max_records, max_bytes)
         if fetched.paused:
@@ -102,7 +107,9 @@ class Reader:
         if fetched.error is not None:
             lane.drop(source)
             raise fetched.error
-        self._watch_stall(lane, source, fetched, now_s)
+        if now_s - fetched.watched_s > _WATCH_S:
+            fetched.watched_s = now_s
+            self._watch_stall(lane, source, fetched, now_s)
         return []
 
     def told_end(self, source: TopicPartition, end: int) -> None:
