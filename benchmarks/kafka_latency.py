@@ -16,6 +16,9 @@ from pipeline.cli.demo.phases import Percentiles
 from pipeline.client.producer import Publication, Signed
 
 RATE = 200.0
+"""Single payments a second that the aims are for."""
+CALM_RATE = 40.0
+"""So few that nobody waits for a processor: what is left are the hops."""
 SENDERS = 64
 
 
@@ -28,14 +31,20 @@ class Window:
     root: Percentiles
 
 
-def run(bootstrap: str, shards: int, seconds: float, windows: int, warm_up_s: float) -> list[Window]:
-    """One worker, one synchronizer; a warm-up, then windows of measurement."""
+def run(
+    bootstrap: str, shards: int, seconds: float, windows: int, warm_up_s: float, rates: Sequence[float] = (RATE,)
+) -> dict[float, list[Window]]:
+    """One worker, one synchronizer; a warm-up, then windows of measurement at each rate."""
     with bed(bootstrap, shards) as ledger:
         ledger.fund({f"payer-{number}": 10**9 for number in range(SENDERS)})
-        lead, count = int(RATE * warm_up_s), int(RATE * seconds)
-        signed = payments(ledger, lead + windows * count)
-        window(ledger, signed[:lead])
-        return [window(ledger, signed[start : start + count]) for start in range(lead, len(signed), count)]
+        window(ledger, payments(ledger, int(RATE * warm_up_s)), RATE)
+        measured: dict[float, list[Window]] = {}
+        for rate in rates:
+            count = int(rate * seconds)
+            signed = payments(ledger, windows * count)
+            starts = range(0, len(signed), count)
+            measured[rate] = [window(ledger, signed[start : start + count], rate) for start in starts]
+        return measured
 
 
 def payments(ledger: Bed, count: int) -> list[Signed]:
@@ -54,15 +63,15 @@ def payments(ledger: Bed, count: int) -> list[Signed]:
     return ledger.producer.sign(unsigned)
 
 
-def window(ledger: Bed, signed: Sequence[Signed]) -> Window:
-    """Publish these at the steady rate and observe each to its end."""
+def window(ledger: Bed, signed: Sequence[Signed], rate: float) -> Window:
+    """Publish so many of these a second and observe each to its end."""
     observed = ledger.tracker.begin()
     published: deque[tuple[Publication, float]] = deque()
     started = perf_counter() + 0.05
 
     def publish() -> None:
         for number, item in enumerate(signed):
-            due = started + number / RATE
+            due = started + number / rate
             sleep(max(0.0, due - perf_counter()))
             published.append((ledger.producer.begin_publish([item]), due))
 
