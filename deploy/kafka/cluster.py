@@ -58,7 +58,7 @@ class KafkaCluster:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             root.chmod(0o700)  # brokers' data hold what passwords can be guessed from
             issue(root, [place.node_id for place in places])
-        cluster = cls(root, places, urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="), {}, lasting)
+        cluster = cls(root, places, _cluster_id(), {}, lasting)
         for place in places:
             cluster._format(place)
         cluster._save()
@@ -241,3 +241,10 @@ def _free_ports(count: int) -> list[int]:
         for item in sockets:
             item.bind(("127.0.0.1", 0))
         return [item.getsockname()[1] for item in sockets]
+
+
+def _cluster_id() -> str:
+    """A UUID in base64. Kafka's tools take one that begins with - for an option."""
+    while (made := urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return made

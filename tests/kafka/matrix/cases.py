@@ -47,7 +47,7 @@ class Case:
 
 def worker_killed(stage: Stage) -> None:
     """kill -9 of workers, one after the other; some come back with an empty disk."""
-    for _ in range(stage.random.randint(4, 8)):
+    for _ in range(stage.random.randint(6, 10)):
         life = stage.random.choice(stage.fleet.workers)
         stage.kill(life)
         stage.pause(0, 0.7)
