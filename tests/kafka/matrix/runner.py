@@ -158,10 +158,16 @@ def soak(root: Path, seed: int, minutes: float, say: Say, only: Iterable[Case] =
         # First every house once, the longest list first; then by weight.
         house = houses[number] if number < len(houses) else random.choices(houses, [waiting[h] for h in houses])[0]
         number += 1
-        with brokers_of(house, root / f"brokers-{number}") as brokers:
-            broken = _soak_ledgers(root / f"{number}", brokers, house, cases, unplayed, random, report, until, say)
+        place = root / f"brokers-{number}"
+        try:
+            with brokers_of(house, place) as brokers:
+                broken = _soak_ledgers(root / f"{number}", brokers, house, cases, unplayed, random, report, until, say)
+        except (HauptbuchError, OSError) as error:  # the report of all others must not be lost
+            report.lines.setdefault("start or end of brokers", Line()).broken.append(f"{place}: {error}"[:2000])
+            say(f"BROKEN brokers: {error}")
+            continue
         if not broken:
-            shutil.rmtree(root / f"brokers-{number}", ignore_errors=True)
+            shutil.rmtree(place, ignore_errors=True)
     if not only:
         _steady(root, random.getrandbits(32), minutes * 60 * _STEADY_SHARE, report, say)
     report.seconds = time.monotonic() - started
