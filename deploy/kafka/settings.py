@@ -46,6 +46,11 @@ def server_properties(
         # requests, which get in the way of each other and of the clients.
         "num.network.threads": 1,
         "num.io.threads": max(2, os.cpu_count() or 1),
+        # Controllers on cores that are all busy hear of each other late. At the defaults of 1 and 2 s they elected and
+        # elected, and a broker that was started again waited two minutes for one of them.
+        "controller.quorum.election.timeout.ms": 3_000,
+        "controller.quorum.fetch.timeout.ms": 6_000,
+        "controller.quorum.request.timeout.ms": 5_000,
         "auto.create.topics.enable": "false",
         "unclean.leader.election.enable": "false",
         "default.replication.factor": replicas,

@@ -4,7 +4,7 @@ import shutil
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,8 @@ from tests.kafka.matrix.stage import Stage
 
 _CASES_A_LEDGER = 5
 _LEDGERS_A_CLUSTER = 2
+_COSTS = {House.THREE: 4}
+"""How many times as long a case takes as on other houses."""
 _STEADY_SHARE = 0.16
 _LEAST_STEADY_S = 60.0
 _WARM_SHARE = 1 / 3  # of a life: until its caches are as full as they become, some 4 minutes
@@ -152,11 +154,11 @@ def soak(root: Path, seed: int, minutes: float, say: Say, only: Iterable[Case] =
     until = started + minutes * 60 * (1 - _STEADY_SHARE)
     number = 0
     houses = list(dict.fromkeys(case.house for case in cases))
-    waiting = {house: sum(case.weight for case in cases if case.house is house) for house in houses}
+    weights = [sum(case.weight for case in cases if case.house is house) / _COSTS.get(house, 1) for house in houses]
     unplayed = {case.name for case in cases}
     while time.monotonic() < until:
         # First every house once, the longest list first; then by weight.
-        house = houses[number] if number < len(houses) else random.choices(houses, [waiting[h] for h in houses])[0]
+        house = houses[number] if number < len(houses) else random.choices(houses, weights)[0]
         number += 1
         place = root / f"brokers-{number}"
         try:
@@ -188,7 +190,7 @@ def _soak_ledgers(
     """Some ledgers on these brokers; whether one broke."""
     mine = [case for case in cases if case.house is house]
     is_first = any(case.name in unplayed for case in mine)
-    for ledger in range(1 if is_first else _LEDGERS_A_CLUSTER):
+    for ledger in range(1 if is_first or house in _COSTS else _LEDGERS_A_CLUSTER):
         where = root / f"ledger-{ledger}"
         try:
             with stage_of(house, where, brokers, random.getrandbits(32), report) as stage:
@@ -207,7 +209,7 @@ def _soak_ledgers(
 
 def _soak_ledger(
     stage: Stage,
-    cases: Iterable[Case],
+    cases: Sequence[Case],
     unplayed: set[str],
     random: Random,
     report: Report,
@@ -215,9 +217,9 @@ def _soak_ledger(
     say: Say,
 ) -> bool:
     """Cases on one ledger, those first that were never played; whether all held."""
-    for _ in range(_CASES_A_LEDGER):
+    for _ in range(min(_CASES_A_LEDGER, len(cases))):
         new = [case for case in cases if case.name in unplayed]
-        chosen = new or list(cases)
+        chosen = new or cases
         case = random.choices(chosen, [one.weight for one in chosen])[0]
         unplayed.discard(case.name)
         if not play(stage, case, report, say):
