@@ -7,6 +7,7 @@ store becomes the leader's, and only what was committed since is still to be exe
 from collections.abc import Callable
 from typing import Final
 
+from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import ShardId
 from pipeline.crypto.verifier import Verifier
 from pipeline.errors import HauptbuchError, Retryable
@@ -107,6 +108,8 @@ class Standbys:
         if copy.store is None:
             copy.store = self._open_store(copy.shard)
         if copy.following is None:
+            # This process may have led the shard a moment ago and hear of its own last block later than of its end.
+            self._log.settle(TopicPartition(Topic.BLOCKS, copy.shard))
             copy.following = Following(self._chain, copy.shard, self._log, copy.store, self._verifier)
         following = copy.following
         if following.step(_ONE_BLOCK) if briefly else following.step():

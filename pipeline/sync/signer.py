@@ -145,8 +145,11 @@ class SignerGuard:
             VerifyJob(key.suite, key.public_key, datum, contexts.CHECKPOINT, signature.signature)
         ):
             return
-        self._own_rounds[signature.checkpoint_hash] = signature.round
-        found = _Signed(signature.round, signature.checkpoint_hash, proposal)
+        number = Checkpoint.from_bytes(datum).round
+        if number != signature.round:
+            return  # the signature does not cover its own number: somebody copied it under another one
+        self._own_rounds[signature.checkpoint_hash] = number
+        found = _Signed(number, signature.checkpoint_hash, proposal)
         last = self._last
         if last is not None and last.round == found.round and last.checkpoint_hash != found.checkpoint_hash:
             raise TaskDiverged(

@@ -291,7 +291,7 @@ class Synchronizer(RoundTask):
         published = follower.ledger.round
 
         def done() -> None:
-            self._published = published
+            self._published = self._stands = published
             self._observer.done(published)
 
         self._open_committer().begin([*state_root_appends(follower.ledger)], done)

@@ -150,3 +150,17 @@ def test_a_subscriber_passes_by_roots_that_were_slipped_in() -> None:
     net.pay(NAMES[0], {NAMES[1]: 1})
     net.run(sync)
     assert subscriber.poll()
+
+
+def test_a_signature_copied_under_another_round_halts_nobody() -> None:
+    net, sync = played()
+    signature, (_, proposal) = net.signatures()[-1], net.rounds()[-1]
+    for number in (signature.round + 1_000, signature.round - 1):
+        copy = replace(signature, round=number)
+        net.log.append([Append(CHECKPOINTS, None, item.to_record()) for item in (proposal, copy)])
+    sync.close()
+    again = net.synchronizer()  # its directory is lost, so that it must believe the log
+    net.pay(NAMES[0], {NAMES[1]: 1})
+    net.run(again)
+    assert again.error is None
+    assert net.rounds()[-1][0].round > signature.round

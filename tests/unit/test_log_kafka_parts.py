@@ -1,7 +1,9 @@
 """What of the Kafka log needs no broker: windows, what errors mean, and clients that nobody answers."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -356,6 +358,84 @@ def test_a_writer_is_busy_until_somebody_was_told_that_it_is_open(monkeypatch: p
     assert not made.is_due
     made.close()
     made.join(10)
+
+
+class Late(Script):
+    """A client whose request for an epoch is answered late."""
+
+    def __init__(self, answer: threading.Event) -> None:
+        super().__init__([None])
+        self.answer = answer
+
+    def init_transactions(self, timeout: float) -> None:
+        if not self.answer.wait(0.01):
+            raise KafkaException(TIMEOUT)
+
+
+def test_a_request_for_an_epoch_that_is_answered_late_fences_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_OPEN_S", 0.1)
+    answer, clients = threading.Event(), list[Late]()
+
+    def client(_settings: Settings) -> Late:
+        clients.append(Late(answer))
+        return clients[-1]
+
+    monkeypatch.setattr(writer, "Producer", client)
+
+    def begun(older: KafkaWriter | None) -> KafkaWriter:
+        return KafkaWriter({}, "w", lambda appends: None, lambda source: "t", lambda: None, older)
+
+    first = begun(None)
+    with pytest.raises(Retryable, match="could not be opened"):
+        first.await_open()
+    second = begun(first)
+    with pytest.raises(Retryable, match="an earlier request has no answer"):
+        second.await_open()
+    third = begun(second)
+    with pytest.raises(Retryable, match="an earlier request has no answer"):
+        third.await_open()
+    assert len(clients) == 1
+    answer.set()
+    first.join(10)
+    assert clients[0].closed
+    last = begun(third)
+    last.await_open()
+    assert len(clients) == 2
+    last.close()
+    last.join(10)
+
+
+def test_a_client_that_could_not_be_opened_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_OPEN_S", 0.05)
+    clients: list[weakref.ref[Script]] = []
+
+    def client(_settings: Settings) -> Script:
+        made = Script([None])
+        made.list_topics = failing  # type: ignore[method-assign]
+        clients.append(weakref.ref(made))
+        return made
+
+    def failing(*_arguments: object, **_options: object) -> None:
+        raise KafkaException(TIMEOUT)
+
+    monkeypatch.setattr(writer, "Producer", client)
+    gc.disable()
+    try:
+        made = KafkaWriter({}, "w", lambda appends: None, lambda source: "t", lambda: None)
+        with pytest.raises(Retryable, match="could not be opened"):
+            made.await_open()
+        made.join(10)
+        assert [found() for found in clients] == [None]
+    finally:
+        gc.enable()
+
+
+def test_a_refusal_of_long_ago_is_no_reason_any_more(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_module, "REQUEST_S", 0.2)
+    lane._note(KafkaError(KafkaError._AUTHENTICATION, "bad password"), None, None)
+    lane.renew()
+    with pytest.raises(Retryable, match="no answer"):
+        lane.bounds(A0)
 
 
 def test_settings_that_exactly_once_needs_are_never_overridden() -> None:

@@ -85,6 +85,7 @@ class Lane:
         except KafkaException as exception:
             raise self._unanswered(exception, source) from None
         assert bounds is not None, "the client raises where there is no answer"
+        self._refused = None
         return bounds
 
     def high_watermark(self, source: TopicPartition) -> int:
@@ -114,6 +115,7 @@ class Lane:
         # In a thread of its own, since one whose brokers are away takes its time to go.
         threading.Thread(target=self._consumer.close, daemon=True).start()
         self._consumer = Consumer(self._settings)
+        self._refused = None
         self._fetched.clear()
         self._by_place.clear()
 
@@ -144,6 +146,7 @@ class Lane:
                 fetched.window.add(new(LogRecord, (message.offset(), message.key(), message.value())))
                 self.records += 1
         if self.records > before:
+            self._refused = None
             self._pause_full()
         return True
 

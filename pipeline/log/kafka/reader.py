@@ -98,6 +98,8 @@ class Reader:
         if not records and fetched.error is None:
             if now_s - lane.pumped_s > _FRESH_S:
                 lane.pump(0)
+            if fetched.paused:  # a read at its end may have made room
+                lane.resume(fetched)
             self._await(lane, source, fetched, start, now_s)
             records = window.take(start, max_records, max_bytes)
         if fetched.paused:

@@ -62,7 +62,9 @@ class KafkaWriter:
         self._check = check
         self._name_of = name_of
         self._opened = opened
-        self._after = None if older is None else older._is_open
+        self._after = older
+        self._settled = threading.Event()
+        """Set once no client of this writer asks for an epoch any more."""
         self._jobs: SimpleQueue[tuple[Append, ...] | None] = SimpleQueue()
         self._result: Committed | HauptbuchError | None = None
         self._busy = False
@@ -153,18 +155,9 @@ class KafkaWriter:
             raise type(self._spent)(str(self._spent))
 
     def _serve(self) -> None:
-        try:
-            producer = self._open()
-            self._opened()
-        except HauptbuchError as error:
-            self._refused = error
+        producer = self._opened_producer()
+        if producer is None:
             return
-        except Exception as error:  # noqa: BLE001 - as below
-            LOGGER.exception("writer %s", self._id)
-            self._refused = OutcomeUnknown(f"writer {self._id} can't be opened: {type(error).__name__}: {error}")
-            return
-        finally:
-            self._is_open.set()
         while (job := self._jobs.get()) is not None:
             try:
                 self._result = self._commit(producer, job)
@@ -177,15 +170,46 @@ class KafkaWriter:
                 return
         producer.close()  # in this thread, since it can take its time
 
+    def _opened_producer(self) -> Producer | None:
+        """Open, and tell. None: it was refused, and the client is gone."""
+        try:
+            self._await_older()
+            producer = self._open()
+            if self._refused is None:
+                self._opened()
+                return producer
+            producer.close()  # nobody waits for it any more
+        except HauptbuchError as error:
+            # Anew, since the traceback of this one holds the client and with it its threads.
+            self._refused = self._refused or type(error)(str(error))
+        except Exception as error:  # noqa: BLE001 - a thread that dies silently would be waited for for ever
+            LOGGER.exception("writer %s", self._id)
+            self._refused = self._refused or OutcomeUnknown(
+                f"writer {self._id} can't be opened: {type(error).__name__}: {error}"
+            )
+        finally:
+            self._settled.set()
+            self._is_open.set()
+        return None
+
+    def _await_older(self) -> None:
+        """Until no older client of this process asks for an epoch any more: answered later, it would fence this one."""
+        deadline = time.monotonic() + _OPEN_S
+        while (older := self._after) is not None:
+            if not older._settled.wait(max(0.0, deadline - time.monotonic())):
+                raise Retryable(
+                    f"writer {self._id} can't be opened: an earlier request has no answer yet; are the brokers up?"
+                )
+            self._after = older._after  # None, or whom the older one waited for in vain
+
     def _open(self) -> Producer:
         """Fence older writers of this id.
 
         A connection comes first, since the client sleeps for half a second where it finds none. It does so too while an
         older writer's transaction is being ended. That is waited for: a client that is given up while it asks for its
-        epoch can end the process, and its late request can fence the next one.
+        epoch can end the process, and its late request can fence the next one. So where the time is over only the
+        caller is told, and this thread goes on.
         """
-        if self._after is not None:
-            self._after.wait(_OPEN_S)
         deadline, producer, connected = time.monotonic() + _OPEN_S, Producer(self._settings), 0
         while True:
             if self._closed and connected < _CONNECTIONS:
@@ -202,10 +226,12 @@ class KafkaWriter:
                 return producer
             if not (error.retriable() or error.code() in _NO_BROKER):
                 raise write_fault(error, self._id, committing=False)
-            if time.monotonic() > deadline:
-                raise Retryable(
-                    f"writer {self._id} could not be opened in {_OPEN_S:.0f} s: {error.str()}; are the brokers up?"
-                )
+            if time.monotonic() > deadline and self._refused is None:
+                late = f"writer {self._id} could not be opened in {_OPEN_S:.0f} s: {error.str()}; are the brokers up?"
+                if connected < _CONNECTIONS:
+                    raise Retryable(late)
+                self._refused = Retryable(late)
+                self._is_open.set()
             time.sleep(_PAUSE_S)
 
     def _commit(self, producer: Producer, appends: Sequence[Append]) -> Committed:
