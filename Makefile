@@ -83,6 +83,6 @@ kafka-up: $(KAFKA_STAMP) ## start Apache Kafka on loopback (BROKERS=1 or 3); pri
 kafka-down: $(KAFKA_STAMP) ## stop it
 	$(BIN)/python -m deploy.kafka down
 
-clean: ## remove what the targets made, .venv included
+clean: ## remove what the targets made, .venv and the data of kafka-up (stop that first) included
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
