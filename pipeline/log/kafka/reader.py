@@ -33,6 +33,8 @@ _FRESH_S: Final = 0.001
 """What arrived is not asked for again within this: whoever wakes reads several partitions, most of them empty."""
 _WATCH_S: Final = 0.5
 """How often a read that finds nothing looks whether an open transaction is why."""
+_SILENCE_S: Final = 1.0
+"""A broker that takes longer to answer stood still, or its machine did."""
 _BUSY_S: Final = 1.0
 """A tail that was read within this is not moved."""
 _FORGOTTEN_S: Final = 10.0
@@ -216,14 +218,27 @@ class Reader:
                 )
 
     def _watch_stall(self, lane: Lane, source: TopicPartition, fetched: Fetched, now_s: float) -> None:
-        """One open transaction hides everything behind it: not for longer than transactions may last."""
+        """One open transaction hides everything behind it: not for longer than transactions may last.
+
+        Brokers that do not answer can't end one, so that their silence does not count.
+        """
         high = fetched.window.high
         if lane.high_watermark(source) <= high:
             fetched.stuck_at = -1
-        elif fetched.stuck_at != high:
+            return
+        if fetched.stuck_at != high:
             fetched.stuck_at, fetched.stuck_s = high, now_s
-        elif now_s - fetched.stuck_s > self._stall_s:
-            raise stalled(self._name_of(source), source.partition, high, now_s - fetched.stuck_s)
+            return
+        try:
+            stable = lane.bounds(source)[1]
+        except Retryable:
+            fetched.stuck_at = -1
+            raise
+        answered_s = time.monotonic()
+        if stable > high or answered_s - now_s > _SILENCE_S:
+            fetched.stuck_at = -1
+        elif answered_s - fetched.stuck_s > self._stall_s:
+            raise stalled(self._name_of(source), source.partition, high, answered_s - fetched.stuck_s)
 
     def _release(self, now_s: float) -> None:
         """Stop fetching what nobody reads any more."""
