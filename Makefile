@@ -48,7 +48,7 @@ demo-kafka: $(KAFKA_STAMP) ## the demo on a real broker that is started for it a
 
 test: setup ## default tests with coverage of pipeline/, subprocesses included; fails under 90 %
 	@rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -n auto --dist worksteal --timeout 400 -m "not slow and not kafka" $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest -n auto --dist worksteal -o faulthandler_timeout=400 -m "not slow and not kafka" $(PYTEST_ARGS)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
