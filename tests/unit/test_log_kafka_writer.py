@@ -38,6 +38,7 @@ class Script:
         self.aborted = self.closed = False
         self.waiting: list[Any] = []
         self.opens: list[KafkaError] = []
+        self.aborts: list[KafkaError] = []
 
     def list_topics(self, topic: str, timeout: float) -> None: ...
 
@@ -69,6 +70,8 @@ class Script:
 
     def abort_transaction(self, timeout: float) -> None:
         self.aborted = True
+        if self.aborts:
+            raise KafkaException(self.aborts.pop(0))
 
     def close(self) -> None:
         self.closed = True
@@ -132,6 +135,42 @@ def test_a_writer_that_failed_stays_failed(
     with pytest.raises(expected):
         made.begin_commit([])
     made.close()
+
+
+def test_whoever_was_fenced_hears_it_from_the_abort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a transaction that meets a newer writer's opening can fail as if the broker had a fault."""
+    odd = KafkaError(KafkaError.UNKNOWN, "a fault of the broker", txn_requires_abort=True)
+    for said, expected in (
+        (KafkaError(KafkaError._FENCED, "a newer one", fatal=True), TaskFenced),
+        (KafkaError(KafkaError._TIMED_OUT, "slow", retriable=True), TransactionAbortable),
+    ):
+        script = Script([odd])
+        script.aborts = [said]
+        made = scripted(script, monkeypatch)
+        with pytest.raises(expected):
+            outcome(made)
+        assert script.aborted
+        made.close()
+
+
+def test_the_client_of_a_failed_commit_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    clients: list[weakref.ref[Script]] = []
+
+    def client(_settings: Settings) -> Script:
+        made = Script([KafkaError(KafkaError._FENCED, "a newer one", fatal=True)])
+        clients.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(writer, "Producer", client)
+    gc.disable()
+    try:
+        made = opened({})
+        with pytest.raises(TaskFenced):
+            outcome(made)
+        made.join(10)
+        assert [found() for found in clients] == [None]
+    finally:
+        gc.enable()
 
 
 def test_an_opening_that_does_not_come_to_its_end_is_resumed_by_the_same_client(

@@ -74,9 +74,14 @@ def refusal(error: KafkaError, where: str = "") -> ConfigError | None:
     return None
 
 
+def is_fencing(error: KafkaError) -> bool:
+    """Whether the coordinator no longer knows this writer's epoch."""
+    return error.code() in _FENCED
+
+
 def write_fault(error: KafkaError, writer_id: str, *, committing: bool) -> HauptbuchError:
     """What a failed transaction means. `committing`: its end had been asked for, so that it may have happened."""
-    if error.code() in _FENCED:
+    if is_fencing(error):
         return TaskFenced(f"writer {writer_id} was fenced by a newer one, or stalled too long: {error.str()}")
     refused = refusal(error, f"writer {writer_id}")
     if refused is not None:

@@ -5,7 +5,6 @@ out is only ever resumed by `commit_transaction`. After any error the producer i
 of newer transaction protocols to be trusted with a second life.
 """
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from pipeline.errors import (
     TaskFenced,
     TransactionAbortable,
 )
-from pipeline.log.kafka.faults import error_in, plain_errors, refusal, write_fault
+from pipeline.log.kafka.faults import error_in, is_fencing, plain_errors, refusal, write_fault
 from pipeline.log.kafka.settings import LOGGER, TRANSACTION_TIMEOUT_MS, Settings
 from pipeline.log.port import Append, Committed
 
@@ -162,7 +161,8 @@ class KafkaWriter:
             try:
                 self._result = self._commit(producer, job)
             except HauptbuchError as error:
-                self._result = error
+                # Anew, since the traceback of this one holds the client and with it its threads.
+                self._result = type(error)(str(error))
                 return
             except Exception as error:  # noqa: BLE001 - a thread that dies silently would be waited for for ever
                 LOGGER.exception("writer %s", self._id)
@@ -241,24 +241,39 @@ class KafkaWriter:
         try:
             with plain_errors():
                 producer.begin_transaction()
-                # Alone and first: a late end of the previous transaction can commit a prefix of this one, which must
-                # then be a header without the rest. A recovering leader mends that; it could not mend the contrary.
-                self._produce(producer, appends[:1], 0, offsets)
+                # First, and before anything else is sent: a late end of the previous transaction can commit a prefix of
+                # this one, which must then be a header without the rest (of a round: its checkpoint and signature). A
+                # recovering leader mends that; it could not mend the contrary.
+                head = _head(appends)
+                self._produce(producer, appends[:head], 0, offsets)
                 self._flush(producer, deadline)
-                if isinstance(offsets[0], int):
-                    self._produce(producer, appends[1:], 1, offsets)
+                if all(isinstance(item, int) for item in offsets[:head]):
+                    self._produce(producer, appends[head:], head, offsets)
                 committing = True
                 self._end(producer, deadline)
         except KafkaException as exception:
             error = error_in(exception)
             if error.txn_requires_abort():
-                with contextlib.suppress(KafkaException):  # else the next fence aborts it
-                    producer.abort_transaction(_ABORT_S)
+                error = self._aborted(producer, error)
             # The end of a transaction says only that a record was not taken; the record, that it may never be.
             raise self._never_taken(appends, offsets) or write_fault(error, self._id, committing=committing) from None
         taken = tuple(item for item in offsets if isinstance(item, int))
         assert len(taken) == len(offsets), "committed, so every record was delivered"
         return Committed(taken)
+
+    def _aborted(self, producer: Producer, error: KafkaError) -> KafkaError:
+        """Drop the transaction. Why it failed: a newer writer, if the coordinator says so, else `error`.
+
+        A newer writer's opening that meets the end of a transaction can show as any error of the broker. Whoever took
+        it for one that goes away would fence the newer one in turn.
+        """
+        try:
+            with plain_errors():
+                producer.abort_transaction(_ABORT_S)
+        except KafkaException as exception:  # the next fence aborts it
+            refused = error_in(exception)
+            return refused if is_fencing(refused) else error
+        return error
 
     def _never_taken(self, appends: Sequence[Append], offsets: list[int | KafkaError | None]) -> ConfigError | None:
         """The first record that the cluster will never take from this client."""
@@ -294,6 +309,12 @@ class KafkaWriter:
             if self._closed or time.monotonic() > deadline:
                 raise OutcomeUnknown(f"writer {self._id}: the commit timed out; it may still happen")
             time.sleep(_PAUSE_S)
+
+
+def _head(appends: Sequence[Append]) -> int:
+    """How many appends come first: those of the first one's partition, which arrive in their order."""
+    first = appends[0].target
+    return next((index for index, append in enumerate(appends) if append.target != first), len(appends))
 
 
 def _delivered(offsets: list[int | KafkaError | None], index: int, error: KafkaError | None, message: Message) -> None:
