@@ -11,7 +11,7 @@ them shortens that interval (`pipeline.node.driving`), and where much waits, thr
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Lock
 from typing import Final, NamedTuple, Protocol, TypeVar
@@ -131,11 +131,50 @@ class InlineVerifier:
         """Nothing to give back."""
 
 
+class _Answers:
+    """What a thread finds, and a latch to wait for it.
+
+    No `Future`, whose own code stays locked for ever where a signal raises in the middle of it: the pool's threads, and
+    whoever closes the pool, would wait for that lock.
+    """
+
+    __slots__ = ("_error", "_found", "_latch")
+
+    def __init__(self) -> None:
+        self._found: list[bool] | None = None
+        self._error: BaseException | None = None
+        self._latch = Lock()
+        self._latch.acquire()
+
+    def found(self, answers: list[bool]) -> None:
+        self._found = answers
+        self._latch.release()
+
+    def failed(self, error: BaseException) -> None:
+        self._error = error
+        self._latch.release()
+
+    def are_there(self) -> bool:
+        return self._found is not None or self._error is not None
+
+    def wait(self) -> None:
+        with self._latch:
+            pass
+
+    def get(self) -> list[bool]:
+        """Waits. Raises what the thread raised."""
+        self.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._found is not None, "found or failed"
+        return self._found
+
+
 class _Chunk(NamedTuple):
     """Jobs that one thread answers in one go."""
 
     jobs: list[VerifyJob]
-    answers: "Future[list[bool]]"
+    answers: _Answers
 
 
 class _Chunks:
@@ -209,7 +248,7 @@ class PoolVerifier(InlineVerifier):
             return answer
         chunk = self._begun.get(job)
         if chunk is not None:
-            if not chunk.answers.done():
+            if not chunk.answers.are_there():
                 self._chunks.want([chunk])
             self._keep(chunk)
         return super().verify(job)
@@ -230,7 +269,7 @@ class PoolVerifier(InlineVerifier):
             return not unknown
         size = FEW_JOBS if len(unknown) < _MANY_JOBS else _LARGE_CHUNK_JOBS
         for start in range(0, len(unknown), size):
-            chunk = _Chunk(unknown[start : start + size], Future())
+            chunk = _Chunk(unknown[start : start + size], _Answers())
             begun.update(dict.fromkeys(chunk.jobs, chunk))
             self._begun_bytes += sum(map(_size_bytes, chunk.jobs))
             self._in_order.append(chunk)
@@ -249,27 +288,27 @@ class PoolVerifier(InlineVerifier):
 
     def _collect(self) -> None:
         """Move what was answered since into the memo."""
-        while self._in_order and self._in_order[0].answers.done():
+        while self._in_order and self._in_order[0].answers.are_there():
             self._keep(self._in_order.popleft())
 
     def _keep(self, chunk: _Chunk) -> None:
         """Wait for a chunk's answers and move them into the memo, unless they were before."""
         begun = self._begun
-        chunk.answers.exception()  # waits
+        chunk.answers.wait()
         jobs = [job for job in chunk.jobs if begun.get(job) is chunk]
         if jobs:
             for job in jobs:
                 del begun[job]
                 self._begun_bytes -= _size_bytes(job)
-            for job, answer in zip(chunk.jobs, chunk.answers.result(), strict=True):
+            for job, answer in zip(chunk.jobs, chunk.answers.get(), strict=True):
                 self._memo.put(job, answer)
 
     def _answer_next(self) -> None:
         jobs, answers = self._chunks.take()
         try:
-            answers.set_result(self._answer(jobs))
+            answers.found(self._answer(jobs))
         except BaseException as error:  # noqa: BLE001 - it belongs to the thread that waits
-            answers.set_exception(error)
+            answers.failed(error)
 
     def _answer(self, jobs: list[VerifyJob]) -> list[bool]:
         with suppress(IndexError, OSError):  # none is free, or it ended: then nobody gets it again

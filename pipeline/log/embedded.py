@@ -65,7 +65,10 @@ class EmbeddedLog:
         if not read_only:
             check_ends(kv, self._catalog)
         self._record_bytes: dict[TopicPartition, int] = {}  # average at the last read, to size pages
-        self._changed = threading.Condition(threading.Lock())
+        # Taken by itself: a signal that raises between two steps of the condition's own code would leave it locked, and
+        # whoever closes the log would wait for ever.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._version = 0  # counts writes that moved an end offset
         self._seen = threading.local()  # .version: what the thread's last wait returned at
         self._failed = False
@@ -75,7 +78,7 @@ class EmbeddedLog:
         """As the port; 1 to 65,535 partitions."""
         if not 1 <= partitions <= MAX_PARTITIONS:
             raise ConfigError(f"{topic.topic_name} can't have {partitions} partitions: 1 to {MAX_PARTITIONS}")
-        with self._changed:
+        with self._lock:
             found = self.partitions(topic)
             if found == partitions:
                 return
@@ -131,7 +134,7 @@ class EmbeddedLog:
 
     def append(self, appends: Sequence[Append]) -> list[int]:
         """As the port; durable when it returns, as `durability` says."""
-        with self._changed:
+        with self._lock:
             return self._append(appends, marker=0)
 
     def begin_append(self, appends: Sequence[Append]) -> Delivered:
@@ -142,7 +145,7 @@ class EmbeddedLog:
         """As the port. Raises `ConfigError` for an empty id."""
         if not writer_id:
             raise ConfigError("a writer needs an id: give one that stays the same over restarts")
-        with self._changed:
+        with self._lock:
             self._check_open()
             epoch = self._catalog.epochs.get(writer_id, 0) + 1
             self._store({WRITERS + writer_id.encode(): OFFSET.pack(epoch)})
@@ -155,14 +158,14 @@ class EmbeddedLog:
 
     def refresh(self) -> None:
         """Read-only: show what the owner has committed by now. Else nothing to do."""
-        with self._changed:
+        with self._lock:
             self._check_open()
             self._refresh()
 
     def wait(self, timeout_ms: int) -> None:
         """As the port: returns at once if something was appended since this thread's last `wait` returned."""
         deadline = time.monotonic() + timeout_ms / 1000
-        with self._changed:
+        with self._lock:
             self._check_open()
             seen: int = getattr(self._seen, "version", 0)
             while not self._closed:
@@ -175,7 +178,7 @@ class EmbeddedLog:
 
     def close(self) -> None:
         """As the port; wakes every thread that waits."""
-        with self._changed:
+        with self._lock:
             if not self._closed:
                 self._closed = True
                 self._changed.notify_all()
@@ -183,7 +186,7 @@ class EmbeddedLog:
 
     def commit(self, writer_id: str, epoch: int, appends: Sequence[Append]) -> list[int]:
         """One transaction of `EmbeddedWriter`; returns the offsets."""
-        with self._changed:
+        with self._lock:
             self.check_epoch(writer_id, epoch)
             return self._append(appends, marker=1)
 

@@ -137,10 +137,12 @@ class KeyValueContract(ABC):
 
         thread = threading.Thread(target=watch)
         thread.start()
-        for i in range(200):
-            kv.write(dict.fromkeys(keys, b"%d" % i), sync=False)
-        done.set()
-        thread.join()
+        try:
+            for i in range(200):
+                kv.write(dict.fromkeys(keys, b"%d" % i), sync=False)
+        finally:
+            done.set()
+            thread.join()
         assert torn == []
 
     def test_format_stamp(self, open_store: Opener) -> None:

@@ -10,7 +10,7 @@ import pytest
 from fault_bed import Bed, SmallDisk
 
 from pipeline.errors import ConfigError, Fatal
-from pipeline.testing.kills.campaign import errors_of, start_victim, wait_for_word
+from pipeline.testing.kills.campaign import errors_of, running_victim, wait_for_word
 
 PATIENCE_S = 120
 FULL = re.compile(r"disk full under \S+: free space and start again|the store \S+ can't write: disk full or failing .*")
@@ -18,7 +18,7 @@ FULL = re.compile(r"disk full under \S+: free space and start again|the store \S
 
 def run_out_of_space(bed: Bed, disk: SmallDisk, said: Path, seed: int) -> None:
     """A node under load until its disk is full."""
-    with start_victim(bed.root, seed, said) as process:
+    with running_victim(bed.root, seed, said) as process:
         wait_for_word("ready", said, process)
         disk.fill()
         code = process.wait(PATIENCE_S)

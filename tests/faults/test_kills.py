@@ -8,7 +8,7 @@ from fault_bed import Bed
 
 from pipeline.audit import tamper
 from pipeline.testing.kills import __main__ as command
-from pipeline.testing.kills.campaign import KillReport, run_kills, start_victim, wait_for_word
+from pipeline.testing.kills.campaign import KillReport, run_kills, running_victim, wait_for_word
 from pipeline.testing.kills.judge import Judgement, LedgerBroken
 from pipeline.testing.suite import TEST_SUITES
 
@@ -46,7 +46,10 @@ def test_a_ledger_that_does_not_hold_is_kept(
 def test_a_victim_that_dies_by_itself_is_no_success(bed: Bed, tmp_path: Path) -> None:
     shutil.rmtree(bed.root / "keys")
     said = tmp_path / "said"
-    with start_victim(bed.root, 1, said) as process, pytest.raises(LedgerBroken, match=r"never said 'ready'.*attestor"):
+    with (
+        running_victim(bed.root, 1, said) as process,
+        pytest.raises(LedgerBroken, match=r"never said 'ready'.*attestor"),
+    ):
         wait_for_word("ready", said, process)
     assert process.returncode == 2
 

@@ -20,7 +20,7 @@ from pipeline.config import Config
 from pipeline.errors import TaskDiverged
 from pipeline.kv.rocks import open_rocks
 from pipeline.testing.faulty_kv import SimulatedCrash
-from pipeline.testing.kills.campaign import start_victim, wait_for_word
+from pipeline.testing.kills.campaign import running_victim, wait_for_word
 from pipeline.testing.kills.judge import Judgement, judge, judge_log
 from pipeline.testing.kills.ledger import make_directory
 from pipeline.testing.kills.words import Words
@@ -162,7 +162,7 @@ def newest_wal(folder: Path) -> Path:
 
 def killed(bed: Bed, durability: str) -> None:
     said = bed.root.parent / "said"
-    with start_victim(bed.root, 5, said, "--durability", durability) as process:
+    with running_victim(bed.root, 5, said, "--durability", durability) as process:
         wait_for_word("ready", said, process)
         time.sleep(0.3)
         process.kill()

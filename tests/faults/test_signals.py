@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from fault_bed import Bed
 
 from pipeline.errors import ConfigError
-from pipeline.testing.kills.campaign import errors_of, start_victim, wait_for_word
+from pipeline.testing.kills.campaign import errors_of, running_victim, wait_for_word
 
 PATIENCE_S = 60
 
@@ -22,7 +23,7 @@ PATIENCE_S = 60
 def test_stops_cleanly_mid_block_and_resumes(bed: Bed, number: signal.Signals) -> None:
     said = bed.root.parent / "said"
     for seed in range(2):
-        with start_victim(bed.root, seed, said, "--durability", "process") as process:
+        with running_victim(bed.root, seed, said, "--durability", "process") as process:
             wait_for_word("ready", said, process)
             time.sleep(0.05 + 0.1 * seed)
             process.send_signal(number)
@@ -36,9 +37,9 @@ def test_stops_cleanly_mid_block_and_resumes(bed: Bed, number: signal.Signals) -
 
 def test_one_process_a_directory(bed: Bed) -> None:
     first, second = bed.root.parent / "first", bed.root.parent / "second"
-    with start_victim(bed.root, 1, first) as owner:
+    with running_victim(bed.root, 1, first) as owner:
         wait_for_word("ready", first, owner)
-        with start_victim(bed.root, 2, second) as other:
+        with running_victim(bed.root, 2, second) as other:
             assert other.wait(PATIENCE_S) == 2
         assert errors_of(second) == f"{bed.root} is in use by pid {owner.pid}"
         assert second.read_text() == ""
@@ -47,7 +48,7 @@ def test_one_process_a_directory(bed: Bed) -> None:
         owner.wait()
     bed.words.hear(first.read_text())
     # The kernel gave the lock back: nothing is in the way of whoever comes next.
-    with start_victim(bed.root, 3, second, "--batches", "2") as other:
+    with running_victim(bed.root, 3, second, "--batches", "2") as other:
         assert other.wait(PATIENCE_S) == 0, errors_of(second)
     bed.words.hear(second.read_text())
     bed.judge()
@@ -56,18 +57,16 @@ def test_one_process_a_directory(bed: Bed) -> None:
 @pytest.mark.slow
 def test_a_race_for_the_directory_has_one_winner(bed: Bed) -> None:
     sayings = [bed.root.parent / f"said-{number}" for number in range(3)]
-    processes = [start_victim(bed.root, number, said) for number, said in enumerate(sayings)]
-    try:
+    with ExitStack() as running:
+        processes = [
+            running.enter_context(running_victim(bed.root, number, said)) for number, said in enumerate(sayings)
+        ]
         deadline = time.monotonic() + PATIENCE_S
         while sum(process.poll() is None for process in processes) > 1:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         (winner,) = [process for process in processes if process.poll() is None]
         wait_for_word("ready", sayings[processes.index(winner)], winner)
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
     losers = [number for number, process in enumerate(processes) if process is not winner]
     assert [processes[number].returncode for number in losers] == [2, 2]
     for number in losers:

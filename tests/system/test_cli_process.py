@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -110,7 +111,8 @@ def test_reading_beside_a_running_node(cli: CommandLine, fresh: Path, tmp_path: 
     assert refused.code == 2
     assert refused.error == f"{fresh} is in use by pid {process.pid}"
     rounds, reads = set(), 0
-    while process.poll() is None:
+    deadline = time.monotonic() + PATIENCE_S
+    while process.poll() is None and time.monotonic() < deadline:
         status = json.loads(cli.ok("status", fresh, "--json").out)
         rounds.add(status["last_round"])
         cli.ok("accounts", fresh, "--json")
@@ -155,13 +157,23 @@ def test_a_terminal_gets_a_progress_bar(fresh: Path, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     file = write_csv(tmp_path / "p.csv", [("a", "b", 1), ("b", "c", 1)])
     arguments = [*HAUPTBUCH, "load", str(fresh), str(file), *COLUMNS]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=theirs) as process:
-        os.close(theirs)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    shown = bytearray()
+
+    def read() -> None:
+        with suppress(OSError):  # so a terminal whose other end is closed says that it ended
+            while part := os.read(ours, 65536):
+                shown.extend(part)
+
+    reader = threading.Thread(target=read, daemon=True)  # a terminal that nobody reads is full after some seconds
+    reader.start()
+    try:
         out, _ = process.communicate(timeout=PATIENCE_S)
-    shown = b""
-    with suppress(OSError):  # so a terminal whose other end is closed says that it ended
-        while part := os.read(ours, 65536):
-            shown += part
+    finally:
+        process.kill()
+        process.wait()
+    reader.join(PATIENCE_S)
     os.close(ours)
     assert process.returncode == 0
     assert b"receipts all OK" in out

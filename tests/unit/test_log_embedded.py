@@ -1,9 +1,13 @@
 import contextlib
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
+from types import FrameType
 from typing import Literal
 from zlib import crc32
 
@@ -454,6 +458,48 @@ def test_read_only_log_follows_the_owner(tmp_path: Path) -> None:
     owner.refresh()
     reader.close()
     owner.close()
+
+
+def interrupted_at(step: int, work: Callable[[], object]) -> bool:
+    """Whether `work` has so many steps in the locks' own code; there a signal raises, as Ctrl-C does."""
+    left = step
+
+    def trace(frame: FrameType, event: str, _argument: object) -> object:
+        nonlocal left
+        if frame.f_code.co_filename == threading.__file__:
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)  # type: ignore[arg-type]
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_an_interrupt_never_leaves_the_log_locked() -> None:
+    works: list[Callable[[EmbeddedLog], object]] = [
+        lambda log: log.append([Append(A0, None, b"x")]),
+        lambda log: log.writer("w").begin_commit([Append(B0, None, b"x")]),
+        lambda log: log.refresh(),
+        lambda log: log.create_topic(Topic.RELAY, 2),
+    ]
+    for work in works:
+        for step in count():
+            log = opened()
+            was_interrupted = interrupted_at(step, partial(work, log))
+            closing = threading.Thread(target=log.close, daemon=True)
+            closing.start()
+            closing.join(10)
+            assert not closing.is_alive(), f"locked for ever, interrupted at step {step}"
+            if not was_interrupted:
+                break
 
 
 def test_copy_of_a_live_directory_opens_with_whole_transactions(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -87,7 +88,7 @@ class Ledger:
         """Start, kill, judge the log as it was left; sometimes finish what was left. Raises `LedgerBroken`."""
         seed, young = self._random.getrandbits(32), self._random.random() < 0.25
         life_s = self._random.random() * (_YOUTH_S if young else _LIFE_S)
-        with start_victim(self.layout.root, seed, self._said) as process:
+        with running_victim(self.layout.root, seed, self._said) as process:
             if not young:
                 wait_for_word("ready", self._said, process)
             time.sleep(life_s)
@@ -119,11 +120,17 @@ class Ledger:
             raise LedgerBroken(f"{self.layout.root} after kill {self._report.kills}: {error}") from error
 
 
-def start_victim(root: Path, seed: int, said: Path, *options: str) -> "subprocess.Popen[bytes]":
-    """Start one; its words go to the file `said`, its errors beside it."""
+@contextmanager
+def running_victim(root: Path, seed: int, said: Path, *options: str) -> "Iterator[subprocess.Popen[bytes]]":
+    """Start one, and end it at the end; its words go to the file `said`, its errors beside it."""
     command = [sys.executable, "-m", "pipeline.testing.kills.victim", str(root), str(seed), *options]
     with said.open("wb") as out, _errors_file(said).open("wb") as errors:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors)
+    try:
+        yield process
+    finally:  # whoever was disappointed must not wait for one that does not end by itself
+        process.kill()
+        process.wait()
 
 
 def wait_for_word(word: str, said: Path, process: "subprocess.Popen[bytes]") -> None:

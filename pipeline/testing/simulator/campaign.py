@@ -1,6 +1,7 @@
 """Many seeds on several cores, and what came of them."""
 
 import math
+import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
@@ -82,7 +83,8 @@ def _batches(first: int, count: int, jobs: int) -> Generator[Totals, None, None]
     if jobs == 1:
         yield from map(_run_batch, batches)
         return
-    pool = ProcessPoolExecutor(jobs)
+    # Spawned: a fork of a process with threads would have their locks and stores, and not the threads.
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
     try:
         yield from pool.map(_run_batch, batches)
     finally:
