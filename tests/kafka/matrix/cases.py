@@ -184,7 +184,8 @@ def disk_full(stage: Stage) -> None:
     stage.fleet.end(life)
     disk = stage.root / f"disk-{life.name}"
     disk.mkdir()
-    script = f"mount -t tmpfs -o size=12m none '{disk}' && exec \"$@\""
+    # Room for the stores of a ledger that has grown for a while: it must be full by what comes, not by recovering.
+    script = f"mount -t tmpfs -o size=64m none '{disk}' && exec \"$@\""
     small = ("unshare", "-rm", "sh", "-c", script, "sh")
     sole = stage.start_worker("small", "--data", disk, wrap=small)
     others = [worker for worker in stage.fleet.workers if worker is not sole]
