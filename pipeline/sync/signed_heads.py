@@ -1,35 +1,35 @@
-"""The blocks that a signer's own signatures cover, as the log remembers them.
+"""What the log's state roots remember of a signer: the blocks that its signatures cover, and the signatures.
 
 A signed checkpoint names its heads by their root alone; which blocks those are, the state roots on the log show. Only a
 state root that lies under a checkpoint of this signer counts, so that nobody else can make up what it signed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Final
 
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
-from pipeline.codec.types import MAX_SHARDS, Hash32
+from pipeline.codec.types import MAX_SHARDS
 from pipeline.errors import PoisonRecord, VerificationFailed
-from pipeline.ledger.checkpoints import Checkpoint, SignedStateRoot, StateRoot, checkpoint_hash
+from pipeline.ledger.checkpoints import Checkpoint, SignedStateRoot, StateRoot
 from pipeline.log.port import EventLog
 from pipeline.tree.rfc6962 import root_from_inclusion
 
+_MOST: Final = 4_096
+"""Offsets at the end of a partition that are looked through: about a second of checking signatures."""
 _PAGE: Final = 16
 _PAGE_BYTES: Final = 8 * 2**20
 
 
-def newest_head(log: EventLog, shard: int, own_rounds: Mapping[Hash32, int]) -> StateRoot | None:
-    """The newest head of a shard under a checkpoint that this signer signed; None: there is none.
+def newest_state_roots(log: EventLog, shard: int) -> Iterator[tuple[SignedStateRoot, Checkpoint, StateRoot | None]]:
+    """The state roots of a shard as they stand on the log, newest first, up to `_MOST`; whoever signed them.
 
-    `own_rounds`: the hash of each such checkpoint -> round. State roots of rounds before all of those are not read.
+    With the checkpoint of each, and the root where it lies under that checkpoint.
     """
-    if not own_rounds:
-        return None
-    first = min(own_rounds.values())
     source = TopicPartition(Topic.STATE_ROOTS, shard)
     end = log.end_offset(source)
-    while end > 0:
-        start = max(0, end - _PAGE)
+    first = max(0, end - _MOST)
+    while end > first:
+        start = max(first, end - _PAGE)
         for record in reversed(_between(log, source, start, end)):
             try:
                 signed = SignedStateRoot.from_record(record.value)
@@ -37,12 +37,8 @@ def newest_head(log: EventLog, shard: int, own_rounds: Mapping[Hash32, int]) -> 
                 root = StateRoot.from_bytes(signed.state_root)
             except PoisonRecord:
                 continue
-            if checkpoint.round < first:
-                return None
-            if checkpoint_hash(signed.checkpoint) in own_rounds and _is_under(signed, root, checkpoint, shard):
-                return root
+            yield signed, checkpoint, root if _is_under(signed, root, checkpoint, shard) else None
         end = start
-    return None
 
 
 def _between(log: EventLog, source: TopicPartition, start: int, end: int) -> list[LogRecord]:

@@ -23,7 +23,7 @@ from pipeline.log.port import EventLog, TransactionalWriter
 from pipeline.sync.kept import check_directory
 from pipeline.sync.round_book import CHECKPOINTS
 from pipeline.sync.rounds import RoundPlan
-from pipeline.sync.signed_heads import newest_head
+from pipeline.sync.signed_heads import newest_state_roots
 
 _SIGNED: Final = b"g/signed"
 _NEXT_OFFSET: Final = b"g/next-offset"
@@ -87,7 +87,8 @@ class SignerGuard:
         self._last: _Signed | None = None
         self._next_offset = 0
         self._signing: Hash32 | None = None
-        self._own_rounds: dict[Hash32, int] = {}
+        self._proposals: dict[Hash32, CheckpointProposal] = {}
+        self._own: set[Hash32] = set()
 
     def recover(self) -> TransactionalWriter:
         """Fence older writers of this signer, then adopt what it ever signed. Returns the writer."""
@@ -98,7 +99,9 @@ class SignerGuard:
             self._log.settle(CHECKPOINTS)  # the open transaction of another signer could hide own signatures
             self._read_local()
             self._read_log()
-            self._adopt_heads()
+            self._adopt_state_roots()
+            self._proposals.clear()
+            self._own.clear()
         except BaseException:
             writer.close()
             raise
@@ -121,62 +124,82 @@ class SignerGuard:
         self._next_offset = 0 if offset is None else _OFFSET.unpack(offset)[0]
 
     def _read_log(self) -> None:
-        proposals: dict[Hash32, CheckpointProposal] = {}
         position = self._next_offset
         while records := self._log.read(CHECKPOINTS, position, _PAGE, _PAGE_BYTES):
             for record in records:
                 try:
                     proposal = CheckpointProposal.from_record(record.value)
-                    proposals[checkpoint_hash(proposal.checkpoint)] = proposal
+                    self._proposals[checkpoint_hash(proposal.checkpoint)] = proposal
                 except PoisonRecord:
-                    self._adopt(record.value, proposals)
+                    self._adopt_record(record.value)
             position = records[-1].offset + 1
 
-    def _adopt(self, value: bytes | None, proposals: dict[Hash32, CheckpointProposal]) -> None:
+    def _adopt_record(self, value: bytes | None) -> None:
         try:
             signature = CheckpointSignature.from_record(value)
         except PoisonRecord:
             return
-        proposal = proposals.get(signature.checkpoint_hash)
-        if signature.signer != self.signer.key_id or proposal is None:
+        proposal = self._proposals.get(signature.checkpoint_hash)
+        if proposal is None or not self._signed(proposal.checkpoint, signature.signer, signature.signature):
             return
-        key, datum = self.signer, proposal.checkpoint
-        if not self._verifier.verify(
-            VerifyJob(key.suite, key.public_key, datum, contexts.CHECKPOINT, signature.signature)
-        ):
-            return
-        number = Checkpoint.from_bytes(datum).round
-        if number != signature.round:
-            return  # the signature does not cover its own number: somebody copied it under another one
-        self._own_rounds[signature.checkpoint_hash] = number
-        found = _Signed(number, signature.checkpoint_hash, proposal)
-        last = self._last
-        if last is not None and last.round == found.round and last.checkpoint_hash != found.checkpoint_hash:
-            raise TaskDiverged(
-                f"round {found.round}: this signer's key signed two checkpoints, {last.checkpoint_hash.hex()[:16]} and "
-                f"{found.checkpoint_hash.hex()[:16]}; the key is used elsewhere, replace it"
-            )
-        if last is None or last.round < found.round:
-            self._last = found
+        if Checkpoint.from_bytes(proposal.checkpoint).round == signature.round:
+            # Else the signature does not cover its own number: somebody copied it under another one.
+            self._adopt(signature.round, signature.checkpoint_hash)
 
-    def _adopt_heads(self) -> None:
-        """Remember the blocks under own signatures that the local memory has lost."""
+    def _signed(self, datum: bytes, signer: Hash32, signature: bytes) -> bool:
+        """Whether this key signed a checkpoint. No name of a suite is believed: a key has one."""
+        key = self.signer
+        job = VerifyJob(key.suite, key.public_key, datum, contexts.CHECKPOINT, signature)
+        return signer == key.key_id and self._verifier.verify(job)
+
+    def _adopt(self, number: int, digest: Hash32) -> None:
+        """A round that this key signed."""
+        self._own.add(digest)
+        last = self._last
+        if last is not None and last.round == number and last.checkpoint_hash != digest:
+            raise TaskDiverged(
+                f"round {number}: this signer's key signed two checkpoints, {last.checkpoint_hash.hex()[:16]} and "
+                f"{digest.hex()[:16]}; the key is used elsewhere, replace it"
+            )
+        if last is None or last.round < number:
+            self._last = _Signed(number, digest, self._proposals.get(digest))
+
+    def _adopt_state_roots(self) -> None:
+        """Remember the rounds and blocks under own signatures that the local memory and `checkpoints` have lost."""
         lost: dict[bytes, bytes | None] = {}
         for shard in range(self._chain.genesis.partitions):
-            head = newest_head(self._log, shard, self._own_rounds)
             key = _head_key(shard)
             known_height, known_hash = self._known_head(shard, key) or (-1, b"")
-            if head is None or head.height < known_height:
-                continue
-            if head.height > known_height:
-                lost[key] = _HEAD.pack(head.height, head.block_hash)
-            elif head.block_hash != known_hash:
-                raise TaskDiverged(
-                    f"shard {shard}: this signer's key signed two blocks of height {head.height}; the key is used "
-                    "elsewhere, replace it"
-                )
+            height, block_hash = self._newest_own_head(shard, known_height)
+            if height > known_height:
+                lost[key] = _HEAD.pack(height, block_hash)
+            elif height == known_height and block_hash != known_hash:
+                raise _two_blocks(shard, height)
         if lost:
             self._kv.write(lost, sync=True)
+
+    def _newest_own_head(self, shard: int, known_height: int) -> tuple[int, bytes]:
+        """(height, hash) of the highest block of a shard under an own signature; (-1, b""): there is none.
+
+        Not simply of the last record: whoever may write there could put an old one behind it. The local memory has all
+        that was ever signed, so where it has a block nothing older is looked for.
+        """
+        highest, found = -1, b""
+        for signed, checkpoint, root in newest_state_roots(self._log, shard):
+            digest = checkpoint_hash(signed.checkpoint)
+            if digest not in self._own:
+                if not any(self._signed(signed.checkpoint, one.signer, one.signature) for one in signed.signatures):
+                    continue
+                self._adopt(checkpoint.round, digest)
+            if root is None:
+                continue
+            if root.height == highest and root.block_hash != found:
+                raise _two_blocks(shard, highest)
+            if root.height > highest:
+                highest, found = root.height, root.block_hash
+            if root.height <= known_height:
+                break
+        return highest, found
 
     def open_proposal(self, signed_round: int, signed_hash: Hash32) -> CheckpointProposal | None:
         """What was perhaps signed for the round after `signed_round`, to be used byte for byte; None: nothing was.
@@ -267,6 +290,12 @@ class SignerGuard:
 
 def _head_key(shard: int) -> bytes:
     return b"g/head/" + shard.to_bytes(2, "big")
+
+
+def _two_blocks(shard: int, height: int) -> TaskDiverged:
+    return TaskDiverged(
+        f"shard {shard}: this signer's key signed two blocks of height {height}; the key is used elsewhere, replace it"
+    )
 
 
 def _damaged(what: str) -> Fatal:

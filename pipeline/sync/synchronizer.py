@@ -190,13 +190,18 @@ class Synchronizer(RoundTask):
         self._open_committer().begin(appends, done)
         return Progress()
 
-    def _proposed_round(self, follower: LedgerFollower, now_ms: int) -> RoundPlan | Idle | None:
-        """The first valid proposal on the log, which is the round's only one: a prefix of a transaction of an older
-        instance whose directory was lost. None: there is none."""
+    def _proposed_round(self, follower: LedgerFollower, now_ms: int) -> RoundPlan | None:
+        """The first valid proposal on the log: a prefix of a transaction of an older instance whose directory was lost.
+
+        Or somebody else's, which says the same as ours would. One that can't be judged yet, or states more than this
+        process checks, is passed over: nobody is bound by what nobody signed. None: there is none.
+        """
         for candidate in follower.book.candidates:
+            if candidate.checkpoint.assurance > self._assurance:
+                continue
             validity, plan = follower.judge(candidate, now_ms)
-            if validity is not Validity.INVALID:
-                return plan or Idle(now_ms + IDLE_MS)
+            if validity is Validity.VALID:
+                return plan
         return None
 
     def _begun(self, follower: LedgerFollower, proposal: CheckpointProposal, now_ms: int) -> RoundPlan | Idle:

@@ -164,3 +164,26 @@ def test_a_signature_copied_under_another_round_halts_nobody() -> None:
     net.run(again)
     assert again.error is None
     assert net.rounds()[-1][0].round > signature.round
+
+
+def test_an_unsigned_proposal_binds_no_sole_signer() -> None:
+    """One that nobody can judge yet, and one that states more than the signer checks."""
+    net, sync = played()
+    assert sync.follower is not None
+    ledger = sync.follower.ledger
+    checkpoint = replace(net.rounds()[-1][0], round=ledger.round + 1, previous_hash=ledger.checkpoint_hash)
+    advanced = tuple((shard, ledger.shards[shard].head.height + 1) for shard in range(2))
+    for forged in (
+        replace(checkpoint, timestamp_ms=4_070_908_800_000),
+        replace(checkpoint, assurance=Assurance.EXECUTION),
+    ):
+        net.log.append([Append(CHECKPOINTS, None, CheckpointProposal(forged.to_bytes(), advanced).to_record())])
+    for name in NAMES:
+        net.pay(name, dict.fromkeys(NAMES, 1))
+    net.run(sync)
+    assert (sync.error, sync.follower.unsigned_blocks) == (None, 0)
+    assert {item.assurance for item, proposal in net.rounds() if _is_signed(net, proposal)} == {Assurance.HEADERS}
+
+
+def _is_signed(net: Net, proposal: CheckpointProposal) -> bool:
+    return checkpoint_hash(proposal.checkpoint) in {one.checkpoint_hash for one in net.signatures()}
