@@ -113,7 +113,7 @@ class Attestor(RoundTask):
         """The round to sign: its first proposal that is not invalid, if it is valid and not signed yet."""
         governance = follower.governance
         next_round = follower.ledger.round + 1
-        if governance is None or self._signed_round == next_round:
+        if governance is None or self._signed_round == next_round or not follower.is_executed:
             return None
         if governance.attestor_threshold == 1:
             return None  # the proposer's own signature decides, and comes with the proposal

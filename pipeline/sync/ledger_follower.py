@@ -97,7 +97,7 @@ class LedgerFollower:
         while len(self.tracks) < self.control.newest.active_shards:
             self.tracks.append(self._track(len(self.tracks)))
         for track in self.tracks:
-            worked = track.poll(now_ms) or worked
+            worked = track.poll(now_ms, self.book.at_end) or worked
         return worked
 
     def _track(self, shard: int) -> ShardTrack:
@@ -120,6 +120,13 @@ class LedgerFollower:
         """Whether `checkpoints` is read to its end and no round that has its quorum is still to be adopted."""
         governance = self.governance
         return governance is not None and self.book.at_end
+
+    @property
+    def is_executed(self) -> bool:
+        """Whether every block of the signed heads and above them that was checked was executed too, as the assurance
+        says. Before that nothing is proposed or signed: heads that stay are under the signature like those that move.
+        """
+        return all(track.is_executed for track in self.tracks)
 
     def _adopt_decided(self, now_ms: int) -> bool:
         governance = self.governance
@@ -172,7 +179,8 @@ class LedgerFollower:
         return plan_round(self._chain, self.ledger, taken, terms)
 
     def judge(self, candidate: Candidate, now_ms: int) -> Judgement:
-        """Whether the proposal is what the blocks lead to. What is not read yet, or ahead of the clock, waits.
+        """Whether the proposal is what the blocks lead to. What is not read or executed yet, or ahead of the clock,
+        waits. Who signs asks `is_executed` too: a quorum's round is adopted on the way to where the store is.
 
         Raises `TaskDiverged` where it names a block that executed a forged bundle.
         """
@@ -193,6 +201,8 @@ class LedgerFollower:
         if any(height <= tracks[shard].signed_height for shard, height in advanced):
             return _INVALID
         if any(height > tracks[shard].checked_height for shard, height in advanced):
+            return _WAIT
+        if not all(track.is_level for track in tracks):  # of the heads that stay, too
             return _WAIT
         return self._judge_cut(candidate, state)
 

@@ -14,7 +14,7 @@ from pipeline.log.port import EventLog
 from pipeline.shards.block_reader import BlockReader, CommittedBlock
 from pipeline.sync.control_feed import ControlFeed
 from pipeline.sync.cut import CutBlock, CutShard
-from pipeline.sync.execution import Executor
+from pipeline.sync.execution import Executor, require_end
 from pipeline.sync.headers import CheckedHead, HeaderChecker
 from pipeline.sync.settings import SyncConfig
 
@@ -60,6 +60,7 @@ class ShardTrack:
         self._reader = BlockReader(log, cursor.shard, cursor.height + 1, cursor.block_hash, start_offset=next_offset)
         self._head = signed
         self._signed = cursor
+        self._level = executor is None
         self._unchecked: deque[CommittedBlock] = deque()
         self.blocks: deque[CheckedBlock] = deque()
 
@@ -73,16 +74,26 @@ class ShardTrack:
         """Height of the newest checked block."""
         return self._head.cursor.height
 
-    def poll(self, now_ms: int) -> bool:
-        """Read and check some blocks; whether there were any.
+    @property
+    def is_level(self) -> bool:
+        """Whether all blocks up to the signed head were executed, where blocks are executed at all."""
+        return self._level
+
+    @property
+    def is_executed(self) -> bool:
+        """Whether all checked blocks were executed too, where blocks are executed at all."""
+        return self._level and (self._executor is None or self._executor.is_vouched)
+
+    def poll(self, now_ms: int, is_end: bool) -> bool:
+        """Read and check some blocks; whether there were any. `is_end`: all rounds that are signed were adopted.
 
         A block whose time is too far ahead, or whose inputs are not there yet, waits. Raises `TaskDiverged`.
         """
         if self._executor is not None and self._executor.is_behind(self._signed):
             return self._executor.catch_up(self._signed)
-        room = self._config.max_unsigned - len(self.blocks)
-        if not self._unchecked and room > 0:
-            self._unchecked.extend(self._reader.read(min(room, _READ_AHEAD)))
+        self._level = True  # and stays so: nothing is signed off that was not checked
+        if not self._unchecked:
+            self._read(is_end)
         checked = False
         while self._unchecked and self._check(self._unchecked[0], now_ms):
             self._unchecked.popleft()
@@ -95,12 +106,10 @@ class ShardTrack:
             return False
         control = self._control.after(header.inputs[0].next if header.inputs else 0)
         if control is None:
-            self._require_end(block, _CONTROL, header.inputs[0].next)
+            require_end(self._log, block, _CONTROL, header.inputs[0].next)
             return False
         head = self._checker.check(self._head, header, block.block_hash, control)
         if self._executor is not None and not self._executor.execute(block):
-            for item in header.inputs:
-                self._require_end(block, item.source, item.next)
             return False
         self._head = head
         last_sent = {item.peer: item.sequence for item in header.channels_out}
@@ -109,17 +118,30 @@ class ShardTrack:
         self._on_checked(header, head.cursor)
         return True
 
-    def _require_end(self, block: CommittedBlock, source: TopicPartition, next_offset: int) -> None:
-        """Halt where a block that stands on the log consumed what its input has not even begun to hold.
+    def _read(self, is_end: bool) -> None:
+        """Read on, as far as there is room.
 
-        The end counts open transactions, which hide records from readers: those are waited for.
+        Raises `TaskDiverged` where the block that the executor's store is at can't be reached: blocks were lost.
         """
-        end = self._log.end_offset(source)
-        if next_offset > end:
+        room = self._config.max_unsigned - len(self.blocks)
+        if room > 0:
+            self._unchecked.extend(self._reader.read(min(room, _READ_AHEAD)))
+        executor = self._executor
+        if executor is None or executor.is_vouched or self._unchecked:
+            return
+        where = f"shard {self._signed.shard}: the attesting store is at block {executor.height}, "
+        if room > 0:
+            # What an open transaction hides may be just that block.
+            self._log.settle(TopicPartition(Topic.BLOCKS, self._signed.shard))
+            self._unchecked.extend(self._reader.read(min(room, _READ_AHEAD)))
+            if not self._unchecked:
+                raise TaskDiverged(
+                    f"{where}which the log does not hold; the blocks topic was truncated or replaced, restore it"
+                )
+        elif is_end:
             raise TaskDiverged(
-                f"shard {block.header.shard} height {block.header.height} offset {block.offset}: the block consumed "
-                f"{source.topic.topic_name}-{source.partition} to {next_offset}, which ends at {end}: restore that "
-                "topic if it was cut, else audit the shard"
+                f"{where}further above the signed block {self._signed.height} than {self._config.max_unsigned} blocks, "
+                "the most that go unsigned; the checkpoints topic was truncated or replaced, restore it"
             )
 
     def cut_shard(self) -> CutShard:

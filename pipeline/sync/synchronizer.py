@@ -147,7 +147,7 @@ class Synchronizer(RoundTask):
 
     def _next_round(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
         governance = follower.governance
-        if governance is None:
+        if governance is None or not follower.is_executed:
             return Idle(now_ms + IDLE_MS)
         listed = {key.key_id for key in governance.attestors}
         guard = self._guard
