@@ -73,12 +73,26 @@ def copy(net: Net, *topics: Topic) -> EmbeddedLog:
     return log
 
 
-def test_signed_blocks_that_are_gone_or_inputs_not_there_yet() -> None:
+def test_signed_blocks_or_inputs_that_are_gone() -> None:
     net = make(payments=1)
     signed = net.tasks[0].committed
     with pytest.raises(TaskDiverged, match="signed but not on the log"):
         executor(net, log=copy(net, Topic.CONTROL)).catch_up(signed)
-    waiting = executor(net, log=copy(net, Topic.BLOCKS))
-    assert not waiting.catch_up(signed)
-    assert not waiting.catch_up(signed)
-    assert waiting.is_behind(signed)
+    with pytest.raises(TaskDiverged, match="consumed control-0 to 1, which ends at 0"):
+        executor(net, log=copy(net, Topic.BLOCKS)).catch_up(signed)
+
+
+def test_who_is_ahead_vouches_for_nothing_before_its_own_block_was_seen() -> None:
+    net, kv = make(payments=3), MemoryKeyValue()
+    signed = net.tasks[0].committed
+    first = executor(net, kv)
+    assert first.is_vouched  # of nothing
+    while first.is_behind(signed):
+        first.catch_up(signed)
+    ahead = executor(net, kv)
+    blocks = BlockReader(net.log, 0, 0, net.chain.chain_id).read(100)
+    for block in blocks[:-1]:
+        assert ahead.execute(block)
+        assert not ahead.is_vouched
+    assert ahead.execute(blocks[-1])
+    assert ahead.is_vouched
