@@ -3,8 +3,8 @@
 Read strictly in offset order: everything about round r stands before anything about round r + 1, since a proposer
 proposes only after the previous round has its quorum. What is out of turn, foreign or forged is passed over.
 
-Anybody who may write the topic can make up proposals, so unsigned ones are bounded: the first `_FIRST` of a round stay,
-and of those behind them the newest `_NEWEST`, so that an early valid proposal is not pushed out, nor a late one shut
+Anybody who may write the topic can make up proposals, so unsigned ones are bounded: the first `FIRST` of a round stay,
+and of those behind them the newest `NEWEST`, so that an early valid proposal is not pushed out, nor a late one shut
 out. What an attestor signed stays too. This depends on the topic alone: all who read it keep the same.
 """
 
@@ -30,8 +30,8 @@ from pipeline.log.port import EventLog
 from pipeline.sync.signed_ledger import SignedLedger
 
 CHECKPOINTS: Final = TopicPartition(Topic.CHECKPOINTS, 0)
-_FIRST: Final = 192
-_NEWEST: Final = 64
+FIRST: Final = 192
+NEWEST: Final = 64
 _PAGE: Final = 256
 _PAGE_BYTES: Final = 8 * 2**20
 
@@ -101,6 +101,8 @@ class RoundBook:
             checkpoint = Checkpoint.from_bytes(proposal.checkpoint)
         except PoisonRecord:
             return
+        if not self._has_shape(proposal):
+            return
         hashed = checkpoint_hash(proposal.checkpoint)
         if (
             checkpoint.chain_id == self._chain.chain_id
@@ -111,11 +113,16 @@ class RoundBook:
             self.candidates.append(Candidate(proposal, checkpoint, hashed))
             self._bound()
 
+    def _has_shape(self, proposal: CheckpointProposal) -> bool:
+        """Each shard once at most. Thus a proposal is small, whoever made it up; no attestor signs another."""
+        advanced = proposal.advanced
+        return len(advanced) <= self._chain.genesis.partitions and len(dict(advanced)) == len(advanced)
+
     def _bound(self) -> None:
         """Drop the oldest unsigned proposal behind the first ones, where there are too many."""
         unsigned = [index for index, item in enumerate(self.candidates) if not item.signatures]
-        if len(unsigned) > _FIRST + _NEWEST:
-            del self.candidates[unsigned[_FIRST]]
+        if len(unsigned) > FIRST + NEWEST:
+            del self.candidates[unsigned[FIRST]]
 
     def _sign(self, signature: CheckpointSignature, ledger: SignedLedger, listed: dict[Hash32, SignerKey]) -> None:
         key = listed.get(signature.signer)

@@ -365,6 +365,23 @@ def test_made_up_proposals_neither_pile_up_nor_displace_the_true_one(before: int
     assert len([item for item in book.candidates if item.proposal == true and item.signatures]) == 1
 
 
+def test_proposals_with_more_heads_than_shards_are_not_kept() -> None:
+    net = make(shards=2)
+    net.run()
+    proposer = net.synchronizer(signer=None)
+    net.run(proposer)
+    ledger = proposer.follower.ledger
+    true = net.rounds()[-1][1]
+    twice = replace(true, advanced=((0, 1), (0, 2)))
+    huge = replace(true, advanced=tuple((number, 7) for number in range(net.chain.genesis.partitions + 1)))
+    log = EmbeddedLog(MemoryKeyValue())
+    log.create_topic(Topic.CHECKPOINTS, 1)
+    log.append([Append(CHECKPOINTS, None, item.to_record()) for item in (twice, huge, true)])
+    book = RoundBook(net.chain, log, InlineVerifier(TEST_SUITES), 0)
+    assert book.poll(ledger, net.chain.genesis.attestors, 2) == []
+    assert [item.proposal for item in book.candidates] == [true]
+
+
 def test_an_attestor_cut_down_after_its_guards_first_write_opens_its_directory_again() -> None:
     """After a lost directory the guard's memory of the log is what an attestor writes first."""
     net = make()
