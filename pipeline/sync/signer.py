@@ -31,6 +31,7 @@ _HEAD: Final = Struct(">q32s")
 _OFFSET: Final = Struct(">Q")
 _PAGE: Final = 256
 _PAGE_BYTES: Final = 8 * 2**20
+_MOST_KEPT: Final = 64
 
 
 class Signer:
@@ -124,15 +125,28 @@ class SignerGuard:
         self._next_offset = 0 if offset is None else _OFFSET.unpack(offset)[0]
 
     def _read_log(self) -> None:
-        position = self._next_offset
+        """Adopt own signatures. They stand in the order of rounds, so what is older than the newest is let go.
+
+        Only an own signature that holds says what is old: anybody can make up proposals of rounds to come. Of proposals
+        with one checkpoint the first is the true one: nobody can copy what does not stand there yet.
+        """
+        position, most = self._next_offset, _MOST_KEPT
         while records := self._log.read(CHECKPOINTS, position, _PAGE, _PAGE_BYTES):
             for record in records:
                 try:
                     proposal = CheckpointProposal.from_record(record.value)
-                    self._proposals[checkpoint_hash(proposal.checkpoint)] = proposal
+                    self._proposals.setdefault(checkpoint_hash(proposal.checkpoint), proposal)
                 except PoisonRecord:
                     self._adopt_record(record.value)
+                if len(self._proposals) > most:
+                    self._proposals = self._still_of_use()
+                    most = 2 * len(self._proposals) + _MOST_KEPT  # each is looked at a few times, however many stay
             position = records[-1].offset + 1
+
+    def _still_of_use(self) -> dict[Hash32, CheckpointProposal]:
+        """Proposals of no round before the one that precedes the newest own signature's."""
+        oldest = -1 if self._last is None else self._last.round - 1
+        return {key: item for key, item in self._proposals.items() if _round_of(item) >= oldest}
 
     def _adopt_record(self, value: bytes | None) -> None:
         try:
@@ -286,6 +300,14 @@ class SignerGuard:
             raise _damaged(f"the head of shard {shard} has {len(raw)} bytes")
         height, block_hash = _HEAD.unpack(raw)
         return height, block_hash
+
+
+def _round_of(proposal: CheckpointProposal) -> int:
+    """The round; one before all rounds where it is of none."""
+    try:
+        return Checkpoint.from_bytes(proposal.checkpoint).round
+    except PoisonRecord:
+        return -2
 
 
 def _head_key(shard: int) -> bytes:

@@ -7,7 +7,7 @@ import pytest
 from sync_net import Net, address_of_key, key_of
 
 from pipeline.codec.topics import Topic, TopicPartition
-from pipeline.codec.types import ShardId
+from pipeline.codec.types import Hash32, ShardId
 from pipeline.crypto import contexts
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.errors import OutcomeUnknown, Retryable, TaskDiverged, TaskFenced, TransactionAbortable
@@ -491,6 +491,38 @@ def guard_of(net: Net, kv: MemoryKeyValue) -> SignerGuard:
     guard = SignerGuard(net.chain, net.log, kv, Signer(key_of("attestor")), InlineVerifier(TEST_SUITES))
     guard.recover()
     return guard
+
+
+def test_a_signer_that_reads_many_rounds_holds_few_proposals_and_forgets_none_that_matters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also not where somebody made up a proposal of a round far ahead."""
+    net = busy_net()
+    sync = net.synchronizer()
+    net.run(sync)
+    checkpoint, proposal = net.rounds()[-1]
+    key, target = key_of("attestor"), TopicPartition(Topic.CHECKPOINTS, 0)
+    ahead = replace(proposal, checkpoint=replace(checkpoint, round=2**50).to_bytes())
+    net.log.append([Append(target, None, ahead.to_record())])
+    for number in range(checkpoint.round + 1, checkpoint.round + 301):
+        datum = replace(checkpoint, round=number).to_bytes()
+        hashed, signature = checkpoint_hash(datum), key.sign(datum, contexts.CHECKPOINT)
+        signed = CheckpointSignature(number, hashed, Signer(key).key_id, key.suite_id, signature)
+        records = [replace(proposal, checkpoint=datum).to_record(), signed.to_record()]
+        net.log.append([Append(target, None, record) for record in records])
+    held: list[int] = []
+    real = SignerGuard._adopt
+
+    def adopt(self: SignerGuard, value: bytes | None, proposals: dict[Hash32, CheckpointProposal]) -> None:
+        held.append(len(proposals))
+        real(self, value, proposals)
+
+    monkeypatch.setattr(SignerGuard, "_adopt", adopt)
+    guard = guard_of(net, MemoryKeyValue())
+    assert max(held) < 150
+    last = guard.open_proposal(checkpoint.round + 299, Hash32(bytes(32)))
+    assert last is not None
+    assert Checkpoint.from_bytes(last.checkpoint).round == checkpoint.round + 300
 
 
 def test_a_signer_restored_from_an_old_backup_adopts_what_it_signed() -> None:
