@@ -1,8 +1,11 @@
 """The checkpoints topic, read as an adversary wrote it: one proposal a round, k valid signatures, one chain.
 
-Signers pass over what is out of turn, foreign or forged; an audit names it.
+Signers pass over what is out of turn, foreign or forged; an audit names it. Rounds may be many, so of a passed one only
+its hash and the offset of its proposal stay in memory: what is said about it later is judged by the log itself.
 """
 
+from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -22,8 +25,12 @@ from pipeline.ledger.checkpoints import (
 )
 from pipeline.ledger.control import KeySignature
 from pipeline.ledger.genesis import SignerKey
+from pipeline.sync.round_book import FIRST, NEWEST
 
 _MOST_STRAYS: Final = 16
+
+ReadAgain = Callable[[int], LogRecord | None]
+"""The record of `checkpoints` at an offset that was read before."""
 
 
 @dataclass(slots=True)
@@ -52,13 +59,17 @@ class Electorate(NamedTuple):
 class RoundReader:
     """Takes the records of `checkpoints` in order and says which round they decide."""
 
-    def __init__(self, chain: Chain, verifier: Verifier, report: Report) -> None:
+    def __init__(self, chain: Chain, verifier: Verifier, report: Report, read_again: ReadAgain) -> None:
         """Before round 0."""
         self._chain = chain
         self._verifier = verifier
         self._report = report
         self._hashes: dict[int, Hash32] = {}
-        self._passed: tuple[OpenRound, Electorate] | None = None
+        self._newest: OpenRound | None = None
+        self._offsets: dict[int, int] = {}
+        self._voted_from: list[int] = []
+        self._voted: list[Electorate] = []
+        self._read_again = read_again
         self.last_round = -1
         self.last_hash = Hash32(chain.chain_id)
         self.open: list[OpenRound] = []
@@ -97,7 +108,10 @@ class RoundReader:
         """The round is passed, decided or not: `last_round` and `last_hash` are its."""
         self.last_round, self.last_hash = opened.checkpoint.round, opened.hash
         self._hashes[self.last_round] = self.last_hash
-        self._passed = opened, electorate
+        self._newest, self._offsets[self.last_round] = opened, opened.offset
+        if not self._voted or self._voted[-1] != electorate:
+            self._voted_from.append(self.last_round)
+            self._voted.append(electorate)
         self.open = []
 
     def _propose(self, record: LogRecord) -> None:
@@ -112,9 +126,11 @@ class RoundReader:
             self._say(FindingKind.CHECKPOINT_FOREIGN, offset, "a checkpoint of another chain")
             return
         hashed, number = checkpoint_hash(proposal.checkpoint), checkpoint.round
+        if len(proposal.advanced) > self._chain.genesis.partitions:
+            self._say(FindingKind.CHECKPOINT_FOREIGN, offset, "a proposal with more heads than there are shards")
+            return
         if number <= self.last_round:
-            if hashed != self.hash_of(number):
-                self._say(FindingKind.EQUIVOCATION, offset, f"a second, different checkpoint of round {number}")
+            self._late_proposal(offset, proposal, hashed, number)
             return
         if any(item.proposal == proposal for item in self.open):
             return
@@ -127,6 +143,29 @@ class RoundReader:
         elif any(item.follows for item in self.open):
             self._say(FindingKind.EQUIVOCATION, offset, f"a second, different proposal of round {number}")
         self.open.append(OpenRound(offset, proposal, checkpoint, hashed, follows))
+        self._bound()
+
+    def _bound(self) -> None:
+        """Keep of the unsigned rivals those that signers keep: each of them has been named."""
+        unsigned = [index for index, item in enumerate(self.open) if item.follows and not item.signatures]
+        if len(unsigned) > FIRST + NEWEST:
+            del self.open[unsigned[FIRST]]
+
+    def _late_proposal(self, offset: int, proposal: CheckpointProposal, hashed: Hash32, number: int) -> None:
+        """A proposal of a passed round: a recovering proposer's, byte for byte the same; or made up."""
+        if hashed != self.hash_of(number):
+            self._say(FindingKind.EQUIVOCATION, offset, f"a second, different checkpoint of round {number}")
+        elif proposal != self._proposal_of(number):
+            self._say(FindingKind.EQUIVOCATION, offset, f"a second, different proposal of round {number}")
+
+    def _proposal_of(self, number: int) -> CheckpointProposal | None:
+        if self._newest is not None and self._newest.checkpoint.round == number:
+            return self._newest.proposal
+        record = self._read_again(self._offsets[number])
+        try:
+            return None if record is None else CheckpointProposal.from_record(record.value)
+        except PoisonRecord:
+            return None  # it was one when it was read first: the log is changed under the audit
 
     def _sign(self, offset: int, signature: CheckpointSignature, electorate: Electorate) -> list[OpenRound]:
         number = signature.round
@@ -139,7 +178,7 @@ class RoundReader:
             what = f"a signature for a checkpoint of round {number} that was not proposed"
             self._say(FindingKind.BAD_SIGNATURE, offset, what)
             return []
-        if not self._holds(offset, signature, signed[0], electorate):
+        if not self._holds(offset, signature, signed[0].proposal.checkpoint, electorate):
             return []
         if any(signature.signer in item.signatures for item in rivals if item not in signed):
             what = f"attestor {signature.signer.hex()[:16]} signed two checkpoints of round {number}"
@@ -156,17 +195,21 @@ class RoundReader:
             self._say(FindingKind.CHECKPOINT_FOREIGN, offset, f"a signature of round {number}, which is not proposed")
         elif known != signature.checkpoint_hash:
             self._say(FindingKind.EQUIVOCATION, offset, f"a signature for another checkpoint of round {number}")
-        elif self._passed is not None and self._passed[0].checkpoint.round == number:
-            self._holds(offset, signature, *self._passed)
+        else:
+            proposal = self._proposal_of(number)
+            voted = self._voted[bisect_right(self._voted_from, number) - 1]
+            if proposal is None:
+                self._say(FindingKind.BAD_SIGNATURE, offset, f"the checkpoint of round {number} can't be read again")
+            else:
+                self._holds(offset, signature, proposal.checkpoint, voted)
 
-    def _holds(self, offset: int, signature: CheckpointSignature, signed: OpenRound, electorate: Electorate) -> bool:
+    def _holds(self, offset: int, signature: CheckpointSignature, datum: bytes, electorate: Electorate) -> bool:
         number, signer = signature.round, signature.signer.hex()[:16]
         key = {key.key_id: key for key in electorate.attestors}.get(signature.signer)
         if key is None:
             what = f"round {number} is signed by key {signer}, which is none of its attestors'"
             self._say(FindingKind.BAD_SIGNATURE, offset, what)
             return False
-        datum = signed.proposal.checkpoint
         job = VerifyJob(key.suite, key.public_key, datum, contexts.CHECKPOINT, signature.signature)
         if signature.suite != key.suite or not self._verifier.verify(job):
             what = f"the signature of round {number} by attestor {signer} does not hold"

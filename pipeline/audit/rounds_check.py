@@ -15,7 +15,7 @@ from pipeline.audit.header_track import HeaderTrack
 from pipeline.audit.root_check import Expected, RootCheck, SignedRound
 from pipeline.audit.round_reader import Electorate, OpenRound, RoundReader
 from pipeline.audit.streams import RecordStream
-from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.codec.types import ChainId, Hash32
 from pipeline.crypto.verifier import Verifier
 from pipeline.errors import TaskDiverged
@@ -27,6 +27,7 @@ from pipeline.sync.shard_track import CheckedBlock
 from pipeline.sync.signed_ledger import SignedLedger
 
 _CHECKPOINTS = TopicPartition(Topic.CHECKPOINTS, 0)
+_PAGE_BYTES = 8 * 2**20
 
 
 class SeenCheckpoint(Protocol):
@@ -105,7 +106,8 @@ class RoundsCheck:
         self._report = self._noting(report)
         self._wrong = False
         self._stream = RecordStream(log, _CHECKPOINTS, self._report, end=settled.checkpoints)
-        self._reader = RoundReader(chain, verifier, self._report)
+        self._log = log
+        self._reader = RoundReader(chain, verifier, self._report, self._read_again)
         self._roots = {
             shard: RootCheck(log, shard, verifier, self._report, settled.state_roots[shard]) for shard in tracks
         }
@@ -224,6 +226,10 @@ class RoundsCheck:
             head = None if self._ledger is None else self._ledger.shards[shard].head
             if not self._roots[shard].round(checkpoint, Expected(height, head, track.hash_at(height))):
                 self._unpublished.append((opened.checkpoint.round, shard, height))
+
+    def _read_again(self, offset: int) -> LogRecord | None:
+        records = self._log.read(_CHECKPOINTS, offset, 1, _PAGE_BYTES)
+        return records[0] if records and records[0].offset == offset else None
 
     def _check_seen(self, seen: SeenCheckpoint) -> None:
         found = self._reader.hash_of(seen.round)

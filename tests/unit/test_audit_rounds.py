@@ -8,7 +8,8 @@ from sync_net import Net, key_of, signer_key
 
 from pipeline.audit.findings import Finding, FindingKind
 from pipeline.audit.report import AuditReport
-from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.audit.round_reader import Electorate, RoundReader
+from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.codec.types import Hash32
 from pipeline.crypto import contexts
 from pipeline.crypto.verifier import InlineVerifier
@@ -165,6 +166,70 @@ def test_what_is_no_round_is_named() -> None:
     ]
     assert len(report.findings) == 6
     assert report.complete_up_to == number
+
+
+def test_records_about_old_rounds_are_judged_too() -> None:
+    """A round that passed long ago may be repeated and signed late, by its own attestors; nothing else."""
+    net = begun()
+    (first, proposal), (_, last) = net.rounds()[0], net.rounds()[-1]
+    assert first.round == 0
+    assert last != proposal
+    true = sign(proposal.checkpoint, 0)
+    honest = publish(net, proposal, true)
+    false = publish(
+        net,
+        replace(true, signature=b"nonsense", signer=Hash32(b"\7" * 32)),
+        replace(true, signature=b"nonsense"),
+        sign(proposal.checkpoint, 0, "stranger"),
+        replace(proposal, advanced=((0, 999),)),
+        replace(proposal, advanced=tuple((number, 7) for number in range(net.chain.genesis.partitions + 1))),
+    )
+    report = audit_net(net)
+    assert [kinds_at(report, offset) for offset in honest] == [set(), set()]
+    bad = {FindingKind.BAD_SIGNATURE}
+    assert [kinds_at(report, offset) for offset in false] == [
+        bad,
+        bad,
+        bad,
+        {FindingKind.EQUIVOCATION},
+        {FindingKind.CHECKPOINT_FOREIGN},
+    ]
+    assert len(report.findings) == 5
+
+
+def test_late_signatures_count_by_the_attestors_of_their_round() -> None:
+    net = Net(shards=2, attestors=("one", "two", "three"), threshold=2)
+    proposer, old = net.synchronizer(signer=None), [attestor(net, name) for name in ("one", "two")]
+    net.fund({"alice": 100, "bob": 100})
+    net.run(proposer, *old)
+    governed(net, ("four",), 1, "operator", "one", "two")
+    net.run(proposer, *old)
+    new = attestor(net, "four")
+    for _ in range(3):
+        net.pay("alice", {"bob": 1})
+        net.run(proposer, *old, new)
+    checkpoint, datum = net.rounds()[0][0], net.rounds()[0][1].checkpoint
+    late, too_new = publish(net, sign(datum, checkpoint.round, "three"), sign(datum, checkpoint.round, "four"))
+    report = audit_net(net)
+    assert kinds_at(report, late) == set()
+    assert kinds_at(report, too_new) == {FindingKind.BAD_SIGNATURE}
+    assert len(report.findings) == 1
+
+
+def test_many_rivals_of_a_round_are_named_and_not_all_kept() -> None:
+    net = begun()
+    honest, proposal = next_round(net)
+    findings: list[Finding] = []
+    reader = RoundReader(net.chain, InlineVerifier(TEST_SUITES), findings.append, lambda _: None)
+    reader.last_round, reader.last_hash = honest.round - 1, honest.previous_hash
+    electorate = Electorate(net.chain.genesis.attestors, 1)
+    for offset in range(400):
+        rival = replace(proposal, checkpoint=replace(honest, timestamp_ms=honest.timestamp_ms + offset).to_bytes())
+        reader.take(LogRecord(offset, None, rival.to_record()), electorate)
+    assert len(reader.open) == 256
+    assert len(findings) == 399
+    decided = reader.take(LogRecord(400, None, sign(proposal.checkpoint, honest.round).to_record()), electorate)
+    assert [item.proposal for item in decided] == [proposal]
 
 
 def test_stray_proposals_do_not_hide_the_true_one() -> None:
