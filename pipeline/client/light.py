@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipeline.client.proof_file import StateProof
+from pipeline.client.seen_rounds import SeenRounds
 from pipeline.client.trust import SeenCheckpoint, Trust
 from pipeline.codec.types import MAX_SHARDS, SLOTS, Hash32, ShardId
 from pipeline.crypto import contexts
@@ -110,11 +111,13 @@ class LightClient:
         self.trust = trust
         self._verifier = verifier
         self._last: tuple[SignedStateRoot, VerifiedRoot] | None = None  # many proofs come under one root
+        self._seen = SeenRounds()
 
     def verify_root(self, signed: SignedStateRoot) -> VerifiedRoot:
-        """Check a signed root, and that it does not contradict the last checkpoint seen.
+        """Check a signed root, and that it contradicts neither the last checkpoint in `trust` nor one verified before.
 
-        Older rounds are fine for older proofs. Raises `VerificationFailed`: also for equivocation, which names both.
+        Before means: among the `MAX_ROUNDS` rounds that this client came to know last. Older rounds are fine for older
+        proofs. Raises `VerificationFailed`: also for equivocation, which names both.
         """
         if self._last is not None and self._last[0] == signed:
             root = self._last[1]
@@ -122,16 +125,7 @@ class LightClient:
             root = verify_state_root(signed, self.trust, self._verifier)
             self._last = (signed, root)
         number, last = root.checkpoint.round, self.trust.last_checkpoint
-        if last is not None and number == last.round and root.checkpoint_hash != last.hash:
-            raise VerificationFailed(
-                f"equivocation: round {number} was signed as {last.hash.hex()} and as {root.checkpoint_hash.hex()}; "
-                "keep both, they prove that the attestors lied"
-            )
-        if last is not None and number == last.round + 1 and root.checkpoint.previous_hash != last.hash:
-            raise VerificationFailed(
-                f"equivocation: round {number} continues {root.checkpoint.previous_hash.hex()}, but round {last.round} "
-                f"was signed as {last.hash.hex()}; keep both, they prove that the attestors lied"
-            )
+        self._seen.add(root.checkpoint, root.checkpoint_hash, last)
         if last is None or number > last.round:
             self.trust = self.trust.seen(SeenCheckpoint(number, root.checkpoint_hash))
         return root

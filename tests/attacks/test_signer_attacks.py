@@ -12,6 +12,7 @@ from pipeline.client.light import LightClient
 from pipeline.client.subscriber import StateRootSubscriber
 from pipeline.client.trust import Trust
 from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.codec.types import Hash32
 from pipeline.crypto import contexts
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.errors import VerificationFailed
@@ -81,6 +82,30 @@ def test_two_audiences_that_meet_have_the_proof() -> None:
     net.log.append([Append(CHECKPOINTS, None, record) for record in (proposal.to_record(), signature.to_record())])
     kinds = {item.kind for item in audit_net(net).findings}
     assert FindingKind.EQUIVOCATION in kinds
+
+
+def test_two_histories_on_two_partitions_meet_in_one_subscriber() -> None:
+    """Shard 1's readers are told of other checkpoints, well chained: whoever reads both shards sees it."""
+    net, sync = played()
+    for name in NAMES:
+        net.pay(name, dict.fromkeys(NAMES, 1))
+        net.run(sync)
+    previous: dict[int, Hash32] = {}
+    told = []
+    for root in net.state_roots(1):
+        honest = Checkpoint.from_bytes(root.checkpoint)
+        before = previous.get(honest.round - 1, honest.previous_hash)
+        datum = replace(honest, timestamp_ms=honest.timestamp_ms + 1, previous_hash=before).to_bytes()
+        previous[honest.round] = checkpoint_hash(datum)
+        told.append(replace(root, checkpoint=datum, signatures=(signature_by("attestor", datum),)))
+    here = {Checkpoint.from_bytes(root.checkpoint).round for root in net.state_roots(0)}
+    assert len(here & previous.keys()) > 2, "rounds that both are told of"
+    start = net.log.end_offset(TopicPartition(Topic.STATE_ROOTS, 1))
+    net.log.append([Append(TopicPartition(Topic.STATE_ROOTS, 1), None, root.to_record()) for root in told])
+    subscriber = StateRootSubscriber(net.log, client_of(net), range(2), {1: start})
+    assert {root.state_root.shard for root in subscriber.poll()} == {0}
+    assert all("equivocation" in str(item.error) for item in subscriber.refused)
+    assert len(subscriber.refused) == len(told)
 
 
 def test_fewer_than_k_liars_convince_nobody_and_k_do() -> None:

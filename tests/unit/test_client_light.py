@@ -10,9 +10,11 @@ from sync_net import Net, address_of_key, key_of, signer_key
 
 from pipeline.client.light import LightClient, verify_state_root
 from pipeline.client.proof_file import StateProof, prove
+from pipeline.client.seen_rounds import MAX_ROUNDS, SeenRounds
 from pipeline.client.subscriber import StateRootSubscriber
 from pipeline.client.trust import SeenCheckpoint, Trust, load_trust, save_trust
 from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.codec.types import Hash32
 from pipeline.crypto import contexts
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.errors import ConfigError, VerificationFailed
@@ -177,6 +179,57 @@ def test_equivocation_and_rollback() -> None:
     next_round = replace(newest.checkpoint, round=newest.checkpoint.round + 1, previous_hash=bytes(32))
     with pytest.raises(VerificationFailed, match=r"equivocation: .* continues"):
         client.verify_root(resigned(roots[-1], next_round, "attestor"))
+
+
+def every_round(net: Net) -> list[SignedStateRoot]:
+    """A root under each round's checkpoint, in order."""
+    roots = [root for shard in range(3) for root in net.state_roots(shard)]
+    by_round = {Checkpoint.from_bytes(root.checkpoint).round: root for root in roots}
+    return [by_round[number] for number in range(len(by_round))]
+
+
+def test_no_verified_round_has_two_checkpoints() -> None:
+    """Whichever round it is, and whichever of the two came first."""
+    signed = every_round(WORLD.net)
+    assert len(signed) > 2
+    for number, root in enumerate(signed[:-2]):
+        client = WORLD.client()
+        for other in signed:
+            client.verify_root(other)
+        honest = Checkpoint.from_bytes(root.checkpoint)
+        lie = resigned(root, replace(honest, timestamp_ms=honest.timestamp_ms + 1), "attestor")
+        with pytest.raises(VerificationFailed, match=f"equivocation: round {number} was signed as"):
+            client.verify_root(lie)
+        assert client.verify_root(root).checkpoint == honest, "what was refused is not remembered"
+        liar = WORLD.client()
+        liar.verify_root(lie)
+        with pytest.raises(VerificationFailed, match=f"equivocation: round {number} was signed as"):
+            liar.verify_root(root)
+
+
+def test_a_round_continues_the_one_before_it() -> None:
+    signed = every_round(WORLD.net)
+    for first, second in ((0, 1), (1, 0)):  # the newest round is known, and neither of these is next to it
+        client = WORLD.client()
+        client.verify_root(
+            resigned(signed[-1], replace(Checkpoint.from_bytes(signed[-1].checkpoint), round=99), "attestor")
+        )
+        lie = resigned(signed[0], replace(Checkpoint.from_bytes(signed[0].checkpoint), timestamp_ms=1), "attestor")
+        pair = (lie, signed[1])
+        client.verify_root(pair[first])
+        with pytest.raises(VerificationFailed, match=r"equivocation: round 1 continues .* but round 0 was signed as"):
+            client.verify_root(pair[second])
+
+
+def test_the_round_that_was_verified_first_is_forgotten_first() -> None:
+    seen, checkpoint = SeenRounds(), Checkpoint.from_bytes(WORLD.net.state_roots(0)[0].checkpoint)
+    for number in range(MAX_ROUNDS):
+        seen.add(replace(checkpoint, round=3 * number), Hash32(bytes(32)), None)
+    for number in (0, 3 * MAX_ROUNDS - 3):
+        with pytest.raises(VerificationFailed, match=f"equivocation: round {number} was signed as"):
+            seen.add(replace(checkpoint, round=number), Hash32(bytes([1] * 32)), None)
+    seen.add(replace(checkpoint, round=3 * MAX_ROUNDS), Hash32(bytes(32)), None)
+    seen.add(replace(checkpoint, round=0), Hash32(bytes([1] * 32)), None)
 
 
 def test_subscriber_yields_verified_roots_only() -> None:
