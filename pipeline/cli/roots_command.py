@@ -34,7 +34,7 @@ def run(
         client = LightClient(load_trust(NodeLayout(directory).trust), InlineVerifier(STANDARD_SUITES))
         subscriber = StateRootSubscriber(log, client, range(log.partitions(Topic.STATE_ROOTS)))
         while True:
-            for root in sorted(subscriber.poll(), key=lambda root: (root.checkpoint.round, root.state_root.shard)):
+            for root in sorted(subscriber.catch_up(), key=lambda root: (root.checkpoint.round, root.state_root.shard)):
                 _print(root, as_json=as_json)
             if subscriber.refused:
                 raise VerificationFailed(str(subscriber.refused[0].error))

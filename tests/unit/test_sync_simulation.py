@@ -113,7 +113,7 @@ class Simulation:
             assert (head.height, head.state_root) == (task.committed.height, net.stores[shard].state_root)
         client = LightClient(Trust.of(net.chain, Assurance.HEADERS), InlineVerifier(TEST_SUITES))
         subscriber = StateRootSubscriber(net.log, client, range(len(net.tasks)))
-        roots = subscriber.poll()
+        roots = subscriber.catch_up()
         assert subscriber.refused == []
         assert {root.checkpoint.round for root in roots} == set(range(proposer.follower.ledger.round + 1))
         blocks: dict[tuple[int, int], bytes] = {}

@@ -80,7 +80,7 @@ def slow_key() -> Iterator[SigningProcess]:
 def accepted(net: Net) -> int:
     client = LightClient(Trust.of(net.chain, Assurance.HEADERS), InlineVerifier(TEST_SUITES))
     subscriber = StateRootSubscriber(net.log, client, range(2))
-    found = len(subscriber.poll())
+    found = len(subscriber.catch_up())
     assert subscriber.refused == []
     return found
 

@@ -64,7 +64,7 @@ class Tracker:
     @property
     def refused_roots(self) -> int:
         """Records of `state-roots` that did not verify."""
-        return len(self._subscriber.refused)
+        return self._subscriber.refused_total
 
     def begin(self) -> Observed:
         """What is seen from now on counts for a new phase."""

@@ -79,7 +79,7 @@ class Looker:
 
     def _look(self) -> None:
         events: list[Event] = []
-        for root in self._subscriber.poll():
+        for root in self._subscriber.catch_up():
             head, round_number = root.state_root, root.checkpoint.round
             place = (int(head.shard), int(head.height))
             hashes = (head.block_hash.hex(), head.state_root.hex())

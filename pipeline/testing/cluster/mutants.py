@@ -97,14 +97,14 @@ def _without_catching_up() -> Sequence[Replacement]:
 
 
 def _without_order() -> Sequence[Replacement]:
-    plain = StateRootSubscriber.poll
+    plain = StateRootSubscriber.catch_up
 
-    def poll(self: StateRootSubscriber) -> list[VerifiedRoot]:
+    def catch_up(self: StateRootSubscriber) -> list[VerifiedRoot]:
         self.next_offsets = dict.fromkeys(self.next_offsets, 0)
         self._newest.clear()
         return plain(self)
 
-    return [(StateRootSubscriber, "poll", poll)]
+    return [(StateRootSubscriber, "catch_up", catch_up)]
 
 
 def _without_waiting() -> Sequence[Replacement]:

@@ -233,7 +233,7 @@ def _judge_words(
     verifier = new_verifier()
     client = LightClient(Trust.of(chain, Assurance.HEADERS), verifier)
     subscriber = StateRootSubscriber(log, client, range(chain.genesis.shards))
-    standing = {seen_root(root) for root in subscriber.poll()}
+    standing = {seen_root(root) for root in subscriber.catch_up()}
     verifier.close()
     _require(not subscriber.refused, f"a root does not verify: {subscriber.refused[:1]}")
     for root in words.roots:

@@ -80,7 +80,7 @@ class Victim:
         )
 
     def _tell_roots(self) -> None:
-        self._tell([str(seen_root(root)) for root in self._subscriber.poll()])
+        self._tell([str(seen_root(root)) for root in self._subscriber.catch_up()])
         assert not self._subscriber.refused, self._subscriber.refused[0]
 
     def _tell(self, lines: Iterable[str]) -> None:

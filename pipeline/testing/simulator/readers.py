@@ -34,7 +34,7 @@ class Subscriber:
     def poll(self, log: EventLog) -> None:
         """Read on. Asserts that nothing is told differently a second time."""
         subscriber = StateRootSubscriber(log, self._client, self._next, self._next)
-        for root in subscriber.poll():
+        for root in subscriber.catch_up():
             known = self.seen.setdefault((root.state_root.shard, root.checkpoint.round), root)
             assert known == root, f"a subscriber verified two roots: {known} and {root}"
         self._next = subscriber.next_offsets
