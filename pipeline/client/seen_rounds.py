@@ -2,9 +2,8 @@
 
 from typing import Final, NamedTuple
 
-from pipeline.client.trust import SeenCheckpoint
+from pipeline.client.trust import SeenCheckpoint, equivocation
 from pipeline.codec.types import Hash32
-from pipeline.errors import VerificationFailed
 from pipeline.ledger.checkpoints import Checkpoint
 
 MAX_ROUNDS: Final = 4096
@@ -32,13 +31,13 @@ class SeenRounds:
         number, previous_hash = checkpoint.round, checkpoint.previous_hash
         known = self._hash_of(number, last)
         if known is not None and known != own_hash:
-            raise _equivocation(f"round {number} was signed as {known.hex()} and as {own_hash.hex()}")
+            raise equivocation(f"round {number} was signed as {known.hex()} and as {own_hash.hex()}")
         before = self._hash_of(number - 1, last)
         if before is not None and before != previous_hash:
-            raise _equivocation(_broken(number, previous_hash, before))
+            raise equivocation(_broken(number, previous_hash, before))
         after = self._rounds.get(number + 1)
         if after is not None and after.previous_hash != own_hash:
-            raise _equivocation(_broken(number + 1, after.previous_hash, own_hash))
+            raise equivocation(_broken(number + 1, after.previous_hash, own_hash))
         self._rounds[number] = _Seen(own_hash, previous_hash)
         if len(self._rounds) > MAX_ROUNDS:
             del self._rounds[next(iter(self._rounds))]
@@ -52,7 +51,3 @@ class SeenRounds:
 
 def _broken(number: int, continued: Hash32, signed: Hash32) -> str:
     return f"round {number} continues {continued.hex()}, but round {number - 1} was signed as {signed.hex()}"
-
-
-def _equivocation(what: str) -> VerificationFailed:
-    return VerificationFailed(f"equivocation: {what}; keep both, they prove that the attestors lied")

@@ -12,11 +12,11 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, Final
 
+from pipeline.client.locked_file import locked, replace_text
 from pipeline.codec.types import MAX_SHARDS, ChainId, Hash32
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, VerificationFailed
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Assurance
 from pipeline.ledger.genesis import SignerKey
@@ -118,20 +118,38 @@ def load_trust(path: Path) -> Trust:
 
 
 def save_trust(path: Path, trust: Trust) -> None:
-    """Write it atomically: a crash leaves the old file or the new one. Raises `ConfigError`."""
+    """Write it, but never go back: the newer of the last checkpoints stays, the file's or that of `trust`.
+
+    So processes that loaded the same file may save in any order. Where `path` is a link, the file that it names is
+    written. A crash leaves the old file or the new one. Raises `ConfigError`, and `VerificationFailed` for
+    equivocation: the file remembers another checkpoint of the same round.
+    """
+    target = Path(os.path.realpath(path))
     try:
-        with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                file.write(trust.to_json() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        with locked(target):
+            replace_text(target, _no_older(trust, target).to_json() + "\n")
     except OSError as error:
         raise ConfigError(f"trust file {path} can't be written: {error.strerror}") from None
+
+
+def _no_older(trust: Trust, path: Path) -> Trust:
+    """With the last checkpoint that the file knows, if it is the newer one."""
+    if not path.exists():
+        return trust
+    known = load_trust(path)
+    kept, new = known.last_checkpoint, trust.last_checkpoint
+    if kept is None or known.chain_id != trust.chain_id:
+        return trust
+    if new is None or new.round < kept.round:
+        return trust.seen(kept)
+    if new.round == kept.round and new.hash != kept.hash:
+        raise equivocation(f"round {new.round} was signed as {kept.hash.hex()} and as {new.hash.hex()}")
+    return trust
+
+
+def equivocation(what: str) -> VerificationFailed:
+    """The error for two checkpoints that can't both be true."""
+    return VerificationFailed(f"equivocation: {what}; keep both, they prove that the attestors lied")
 
 
 def _hash(text: object) -> Hash32:

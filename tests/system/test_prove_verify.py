@@ -15,7 +15,7 @@ from pipeline.cli.proving import prove_signed, shown_line, shown_value
 from pipeline.cli.surroundings import running_node
 from pipeline.client.light import LightClient, VerifiedValue
 from pipeline.client.proof_file import StateProof
-from pipeline.client.trust import SeenCheckpoint, Trust, load_trust, save_trust
+from pipeline.client.trust import SeenCheckpoint, Trust, load_trust
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import Address, ChainId, Hash32, StateKey
 from pipeline.crypto.addresses import format_address
@@ -224,7 +224,7 @@ def test_whom_the_trust_file_does_not_trust(
     change: Distrust, message: str, proof: Path, trust: Path, cli: CommandLine
 ) -> None:
     cli.ok("verify", proof, "--trust", trust)
-    save_trust(trust, change(load_trust(trust)))
+    trust.write_text(change(load_trust(trust)).to_json())
     result = cli("verify", proof, "--trust", trust)
     assert result.code == 1
     assert message in result.error

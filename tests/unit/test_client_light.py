@@ -264,7 +264,7 @@ def test_trust_file_round_trip(tmp_path: Path) -> None:
     assert load_trust(path) == WORLD.trust
     save_trust(path, trust)
     assert load_trust(path) == trust
-    assert [item.name for item in tmp_path.iterdir()] == ["trust.json"]
+    assert {item.name for item in tmp_path.iterdir()} == {"trust.json", ".trust.json.lock"}
 
 
 @pytest.mark.parametrize(
