@@ -24,9 +24,9 @@ from pipeline.errors import ConfigError
 from pipeline.ledger.leaves import Account
 from pipeline.ledger.packing import pack_transfers
 from pipeline.ledger.transactions import Mode, Operation, Transfer, asset_id_of
-from pipeline.node.reader import last_signed_head
 from pipeline.node.running import RunningLedger
 from pipeline.node.settling import drive_until, finish, settle, waiting_transactions
+from pipeline.shards.signed_roots import SignedRoots
 
 _SIGN_TOGETHER: Final = 512
 _SIGN_BYTES: Final = 8 << 20
@@ -210,7 +210,8 @@ class Loader:
         return sum(task.committed.height for task in self._node.tasks)
 
     def _round(self) -> int:
-        heads = [last_signed_head(self._node.log, task.shard) for task in self._node.tasks]
+        roots = SignedRoots(self._node.chain, self._node.log, self._node.verifier)
+        heads = [roots.newest_head(task.shard) for task in self._node.tasks]
         return max((head.checkpoint.round for head in heads if head is not None), default=-1)
 
 

@@ -6,11 +6,10 @@ from typing import Any, Final
 
 from pipeline.client.light import VerifiedValue
 from pipeline.client.proof_file import MAX_PROOF_BYTES, StateProof, prove
-from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import Address, AssetId, StateKey
 from pipeline.crypto.addresses import format_address
-from pipeline.errors import ConfigError, Fatal, PoisonRecord, TaskDiverged, VerificationFailed
-from pipeline.ledger.checkpoints import SignedStateRoot, StateRoot
+from pipeline.errors import ConfigError, Fatal, VerificationFailed
+from pipeline.ledger.checkpoints import SignedStateRoot
 from pipeline.ledger.leaves import Account, Balance, account_key, balance_key
 from pipeline.node.reader import LedgerView
 from pipeline.tree.keys import slot_of_key
@@ -19,7 +18,6 @@ PATIENCE_S: Final = 10.0
 _STORE_PATIENCE_S: Final = 0.2
 _POLL_S: Final = 0.01
 _TAIL: Final = 64
-_TAIL_BYTES: Final = 64 << 20
 _BALANCE: Final = b"balance/"
 _ACCOUNT: Final = b"account/"
 
@@ -52,10 +50,11 @@ def _root_of_store(reader: LedgerView, shard: int, deadline: float) -> SignedSta
     """The root that signs the block on which the store stands; None where it is passed over, or not there in time."""
     height = reader.cursor(shard).height
     while True:
-        roots = _last_roots(reader, shard)
-        newest = -1
-        for root, signed in roots:
-            newest = root.height
+        head = reader.signed_head(shard)
+        newest = -1 if head is None else head.root.height
+        # Beside a running node the store may be some blocks behind what is signed by now.
+        heads = [head] if head is not None and newest <= height else reader.signed_heads(shard, _TAIL)
+        for root, _, signed in heads:
             if root.height == height >= 0:
                 return signed
         if newest > height or monotonic() >= deadline:
@@ -64,25 +63,9 @@ def _root_of_store(reader: LedgerView, shard: int, deadline: float) -> SignedSta
         reader.refresh_log()
 
 
-def _last_roots(reader: LedgerView, shard: int) -> list[tuple[StateRoot, SignedStateRoot]]:
-    source = TopicPartition(Topic.STATE_ROOTS, shard)
-    start = max(0, reader.log.end_offset(source) - _TAIL)
-    roots = []
-    for record in reader.log.read(source, start, _TAIL, _TAIL_BYTES):
-        try:
-            signed = SignedStateRoot.from_record(record.value)
-            roots.append((StateRoot.from_bytes(signed.state_root), signed))
-        except PoisonRecord as error:
-            raise TaskDiverged(
-                f"state-roots of shard {shard}, offset {record.offset}: {error}; run `hauptbuch audit`"
-            ) from None
-    return roots
-
-
 def _unsigned(reader: LedgerView, shard: int, patience_s: float) -> ConfigError:
-    roots = _last_roots(reader, shard)
-    signed = roots[-1][0].height if roots else -1
-    count = reader.cursor(shard).height - signed
+    head = reader.signed_head(shard)
+    count = reader.cursor(shard).height - (-1 if head is None else head.root.height)
     return ConfigError(
         f"shard {shard} has {count} block{'s' if count != 1 else ''} that no root signs after {patience_s:g} s; "
         "run the node (load, send) until they are signed, then try again"

@@ -12,7 +12,8 @@ from pipeline.ledger.composer import Awaited, awaited_control
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.ledger.reading import InputReader
 from pipeline.node.layout import lock_holder
-from pipeline.node.reader import LedgerView, SignedHead
+from pipeline.node.reader import LedgerView
+from pipeline.shards.signed_roots import SignedHead
 
 
 class _Shard(NamedTuple):

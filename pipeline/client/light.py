@@ -1,23 +1,17 @@
 """The light client: from a signed root and a proof to a value or its absence, offline, trusting only the trust file."""
 
 from dataclasses import dataclass
-from typing import Final
 
 from pipeline.client.proof_file import StateProof
 from pipeline.client.seen_rounds import SeenRounds
 from pipeline.client.trust import SeenCheckpoint, Trust
-from pipeline.codec.types import MAX_SHARDS, SLOTS, Hash32, ShardId
-from pipeline.crypto import contexts
-from pipeline.crypto.verifier import Verifier, VerifyJob
+from pipeline.codec.types import SLOTS, Hash32, ShardId
+from pipeline.crypto.verifier import Verifier
 from pipeline.errors import PoisonRecord, VerificationFailed
 from pipeline.ledger.checkpoints import Checkpoint, SignedStateRoot, StateRoot, checkpoint_hash
-from pipeline.ledger.control import KeySignature
+from pipeline.ledger.signed_root import MAX_SIGNATURES, check_place, valid_signers
 from pipeline.tree.keys import slot_of_key
 from pipeline.tree.proofs import root_of
-from pipeline.tree.rfc6962 import root_from_inclusion
-
-MAX_SIGNATURES: Final = 256
-"""A hostile record must not buy unbounded work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,35 +42,20 @@ def verify_state_root(signed: SignedStateRoot, trust: Trust, verifier: Verifier)
             f"round {checkpoint.round} was signed at assurance {checkpoint.assurance.name}, "
             f"the trust file demands {trust.assurance.name}"
         )
-    if checkpoint.round < 0 or root.height < 0:
-        raise VerificationFailed(f"shard {root.shard} has no signed block in round {checkpoint.round}")
-    if not 0 <= root.shard < signed.heads <= MAX_SHARDS:
-        raise VerificationFailed(f"shard {root.shard} is not among {signed.heads} heads")
-    if root_from_inclusion(root.shard, signed.heads, signed.state_root, signed.path) != checkpoint.heads_root:
-        raise VerificationFailed(f"the root of shard {root.shard} is not part of round {checkpoint.round}")
-    _check_quorum(signed.checkpoint, checkpoint.round, signed.signatures, trust, verifier)
+    check_place(signed, root, checkpoint)
+    _check_quorum(signed, checkpoint.round, trust, verifier)
     return VerifiedRoot(root, checkpoint, checkpoint_hash(signed.checkpoint))
 
 
-def _check_quorum(
-    datum: bytes, number: int, signatures: tuple[KeySignature, ...], trust: Trust, verifier: Verifier
-) -> None:
-    if len(signatures) > MAX_SIGNATURES:
-        raise VerificationFailed(f"round {number} carries {len(signatures)} signatures; {MAX_SIGNATURES} are allowed")
-    listed = {key.key_id: key for key in trust.attestors}
-    valid: set[Hash32] = set()
-    for signature in signatures:
-        key = listed.get(signature.signer)
-        if key is None or key.suite != signature.suite or signature.signer in valid:
-            continue
-        job = VerifyJob(key.suite, key.public_key, datum, contexts.CHECKPOINT, signature.signature)
-        if verifier.verify(job):
-            valid.add(signature.signer)
-        if len(valid) >= trust.threshold:
-            return
-    raise VerificationFailed(
-        f"round {number} has valid signatures of {len(valid)} attestors in the trust file; {trust.threshold} are needed"
-    )
+def _check_quorum(signed: SignedStateRoot, number: int, trust: Trust, verifier: Verifier) -> None:
+    count = len(signed.signatures)
+    if count > MAX_SIGNATURES:
+        raise VerificationFailed(f"round {number} carries {count} signatures; {MAX_SIGNATURES} are allowed")
+    valid = valid_signers(signed, trust.attestors, trust.threshold, verifier)
+    if valid < trust.threshold:
+        raise VerificationFailed(
+            f"round {number} has valid signatures of {valid} attestors in the trust file; {trust.threshold} are needed"
+        )
 
 
 @dataclass(frozen=True, slots=True)

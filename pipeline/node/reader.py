@@ -7,22 +7,25 @@ judged by the holder of the lock and by the audit, not here: what is read may be
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from pipeline.codec.types import Address, AssetId, ShardId, Slot, StateKey, slot_of_id
+from pipeline.crypto.suites import STANDARD_SUITES
+from pipeline.crypto.verifier import InlineVerifier
 from pipeline.kv.port import KeyValue
 from pipeline.kv.rocks import open_rocks
 from pipeline.ledger.chain import Chain
-from pipeline.ledger.checkpoints import Checkpoint, StateRoot
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.ledger.leaves import Account, Asset, Balance, account_key, asset_key
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.port import EventLog
 from pipeline.node.layout import NodeLayout
-from pipeline.shards.recovery import last_signed, stored_cursor
+from pipeline.shards.recovery import stored_cursor
+from pipeline.shards.signed_roots import SignedHead, SignedRoots
 from pipeline.state.store import StateStore
 
 _ACCOUNT: Final = b"account/"
@@ -37,14 +40,6 @@ class AccountView:
     address: Address
     account: Account
     balances: tuple[tuple[AssetId, Balance], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SignedHead:
-    """The newest state root of a shard on the log and the round that signed it. Not verified."""
-
-    root: StateRoot
-    checkpoint: Checkpoint
 
 
 class LedgerView(ABC):
@@ -115,8 +110,16 @@ class LedgerView(ABC):
             yield from _accounts_of_slot(self.stores[owner].scan_slot(Slot(number)))
 
     def signed_head(self, shard: int) -> SignedHead | None:
-        """The newest state root of a shard; None before the first. Raises `TaskDiverged` for a record that is none."""
-        return last_signed_head(self.log, shard)
+        """The newest state root of a shard that a quorum signed; None before the first."""
+        return self._roots.newest_head(shard)
+
+    def signed_heads(self, shard: int, records: int) -> list[SignedHead]:
+        """The signed ones among so many last records of a shard's state roots, in order."""
+        return self._roots.last(shard, records)
+
+    @cached_property
+    def _roots(self) -> SignedRoots:
+        return SignedRoots(self.chain, self.log, InlineVerifier(STANDARD_SUITES))
 
 
 class LedgerReader(LedgerView):
@@ -174,14 +177,6 @@ class LedgerReader(LedgerView):
         """Idempotent."""
         for kv in self._kvs:
             kv.close()
-
-
-def last_signed_head(log: EventLog, shard: int) -> SignedHead | None:
-    """The newest state root of a shard on a log; None before the first."""
-    signed = last_signed(log, shard)
-    if signed is None:
-        return None
-    return SignedHead(StateRoot.from_bytes(signed.state_root), Checkpoint.from_bytes(signed.checkpoint))
 
 
 def _accounts_of_slot(leaves: Iterator[tuple[StateKey, bytes]]) -> list[AccountView]:

@@ -40,13 +40,13 @@ class Replica:
         self.config = config
         check_suites(self.chain, STANDARD_SUITES)
         self._lock = DirectoryLock(layout)
-        self._verifier = PoolVerifier(STANDARD_SUITES)
+        self.verifier = PoolVerifier(STANDARD_SUITES)
         self._stores = Stores(self.chain, config.store.cache_bytes)
         self.log = log
         self.tasks: list[Following] = []
         try:
             require_topics(self.log)
-            self._control = ControlFeed(self.chain, self.log, self._verifier)
+            self._control = ControlFeed(self.chain, self.log, self.verifier)
             self._follow(self.chain.genesis.shards)
         except BaseException:
             self.close()
@@ -80,14 +80,14 @@ class Replica:
     def close(self) -> None:
         """Idempotent."""
         self._stores.close()
-        self._verifier.close()
+        self.verifier.close()
         self._lock.release()
 
     def _follow(self, active_shards: int) -> None:
         for number in range(len(self.tasks), active_shards):
             shard = ShardId(number)
             store = self._stores.open_shard(self.layout.shard(number), shard)
-            self.tasks.append(Following(self.chain, shard, self.log, store, self._verifier))
+            self.tasks.append(Following(self.chain, shard, self.log, store, self.verifier))
 
 
 class ReplicaReader(LedgerView):

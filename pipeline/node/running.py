@@ -5,6 +5,7 @@ from typing import Protocol
 
 from pipeline.codec.types import ShardId
 from pipeline.config import Config
+from pipeline.crypto.verifier import Verifier
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.log.port import EventLog
@@ -46,6 +47,10 @@ class RunningLedger(Protocol):
     @property
     def log(self) -> EventLog:
         """Its log."""
+
+    @property
+    def verifier(self) -> Verifier:
+        """Belongs to the thread that drives it."""
 
     @property
     def tasks(self) -> Sequence[RunningShard]:

@@ -13,7 +13,7 @@ from pipeline.ledger.cursor import INPUT_TOPICS, ShardCursor
 from pipeline.log.port import EventLog
 from pipeline.node.running import RunningLedger, RunningShard
 from pipeline.shards.life import TaskState
-from pipeline.shards.recovery import last_signed_root
+from pipeline.shards.signed_roots import SignedRoots
 from pipeline.shards.task import ShardTask
 
 
@@ -42,7 +42,8 @@ def finish(node: RunningLedger) -> None:
     """Drive the node until it is done. Raises as `settle`, and `StateSynchronizationFailed` where no root comes."""
     settle(node)
     seconds = node.config.system.state_synchronization_timeout_s
-    if not node.run_until(lambda: _is_signed(node), seconds * 1000):
+    roots = SignedRoots(node.chain, node.log, node.verifier)  # one, since it is asked after every step
+    if not node.run_until(lambda: _is_signed(node, roots), seconds * 1000):
         raise StateSynchronizationFailed(
             f"no signed state root within {seconds} s; check this machine's clock, then run any command that starts "
             "the node"
@@ -93,9 +94,9 @@ def _has_arrived(cursors: Sequence[ShardCursor], source: ShardCursor) -> bool:
     return True
 
 
-def _is_signed(node: RunningLedger) -> bool:
+def _is_signed(node: RunningLedger, roots: SignedRoots) -> bool:
     for task in node.tasks:
-        root = last_signed_root(node.log, task.shard)
+        root = roots.newest(task.shard)
         if root is None or root.height < task.committed.height:
             return False
     return True

@@ -120,7 +120,7 @@ class ShardManager:
         self._control = control
         self._verifier = verifier
         self.shard_allocator = allocator
-        self.shard_validator = ShardValidator(chain, log)
+        self.shard_validator = ShardValidator(chain, log, verifier)
         self.load_balancer = LoadBalancer(log, chain.shard_map, window_ms)
 
     def start_management(self) -> list[ShardCursor]:

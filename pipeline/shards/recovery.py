@@ -14,7 +14,6 @@ from pipeline.crypto.verifier import Verifier
 from pipeline.errors import PoisonRecord, TaskDiverged
 from pipeline.ledger.blocks import BlockHeader
 from pipeline.ledger.chain import Chain
-from pipeline.ledger.checkpoints import Checkpoint, SignedStateRoot, StateRoot
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.ledger.engine import BlockInputs
 from pipeline.log.port import Append, EventLog
@@ -22,6 +21,7 @@ from pipeline.shards.block_reader import BlockReader, CommittedBlock
 from pipeline.shards.follower import follow, read_inputs
 from pipeline.shards.leader import CURSOR, OUTPUTS
 from pipeline.shards.outputs import block_appends, decode_appends, encode_appends
+from pipeline.shards.signed_roots import SignedRoots
 from pipeline.shards.tail import last_record
 from pipeline.state.store import StateStore
 
@@ -133,6 +133,7 @@ class Recovery:
         """Reads where the store stands. Raises `Retryable` while an open transaction could hide blocks."""
         log.settle(TopicPartition(Topic.BLOCKS, shard))
         self._log = log
+        self._signed = SignedRoots(chain, log, verifier)
         self._store = store
         self._following = Following(chain, shard, log, store, verifier)
 
@@ -158,7 +159,7 @@ class Recovery:
 
     def check_signed(self) -> None:
         """The highest signed state root on the log must be an ancestor of this shard, or its head."""
-        shard, root = self.cursor.shard, last_signed_root(self._log, self.cursor.shard)
+        shard, root = self.cursor.shard, self._signed.newest(self.cursor.shard)
         if root is None:
             return
         if root.height > self.cursor.height:
@@ -176,26 +177,6 @@ class Recovery:
         """What the last block put on the log, to be published once more."""
         raw = self._store.meta(OUTPUTS)
         return decode_appends(raw) if raw else []
-
-
-def last_signed_root(log: EventLog, shard: int) -> StateRoot | None:
-    """The newest state root on `state-roots[shard]`. Raises `TaskDiverged` for a record that is none."""
-    signed = last_signed(log, shard)
-    return None if signed is None else StateRoot.from_bytes(signed.state_root)
-
-
-def last_signed(log: EventLog, shard: int) -> SignedStateRoot | None:
-    """The newest record on `state-roots[shard]`, not verified. Raises `TaskDiverged` for a record that is none."""
-    record = last_record(log, TopicPartition(Topic.STATE_ROOTS, shard))
-    if record is None:
-        return None
-    try:
-        signed = SignedStateRoot.from_record(record.value)
-        StateRoot.from_bytes(signed.state_root)
-        Checkpoint.from_bytes(signed.checkpoint)
-    except PoisonRecord as error:
-        raise TaskDiverged(f"shard {shard}: state-roots offset {record.offset}: {error}") from None
-    return signed
 
 
 def find_block(log: EventLog, shard: int, height: int, near: Place | None = None) -> int:

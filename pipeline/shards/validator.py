@@ -3,12 +3,14 @@
 from typing import Final
 
 from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.crypto.verifier import Verifier
 from pipeline.errors import Fatal, InvalidShard, StateManagementFailed, TaskDiverged
 from pipeline.ledger.blocks import BlockHeader
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.log.port import EventLog
-from pipeline.shards.recovery import block_at, find_block, last_signed_root, stored_cursor
+from pipeline.shards.recovery import block_at, find_block, stored_cursor
+from pipeline.shards.signed_roots import SignedRoots
 from pipeline.state.store import StateStore
 
 _RECORD_BYTES: Final = 64 << 20
@@ -17,10 +19,11 @@ _RECORD_BYTES: Final = 64 << 20
 class ShardValidator:
     """Holds a shard's store against the log."""
 
-    def __init__(self, chain: Chain, log: EventLog) -> None:
+    def __init__(self, chain: Chain, log: EventLog, verifier: Verifier) -> None:
         """Reads only."""
         self._chain = chain
         self._log = log
+        self._roots = SignedRoots(chain, log, verifier)
 
     def validate(self, store: StateStore) -> ShardCursor:
         """Cursor, state root and channels agree with the header of the store's last block, which is on the log, as is
@@ -33,7 +36,7 @@ class ShardValidator:
             cursor = stored_cursor(self._chain, shard, store)
             if cursor.height >= 0:
                 self._check_head(store, cursor)
-            signed = last_signed_root(self._log, shard)
+            signed = self._roots.newest(shard)
             if signed is not None and block_at(self._log, shard, signed.height) != signed.block_hash:
                 raise InvalidShard(
                     f"shard {shard}: block {signed.height} is not the one that was signed; audit the log"

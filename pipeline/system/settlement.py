@@ -17,7 +17,7 @@ from pipeline.ledger.checkpoints import StateRoot
 from pipeline.ledger.receipts import TransactionReceipt
 from pipeline.shards.communicator import CrossShardCommunicator, CrossShardResult
 from pipeline.shards.manager import PublishedTransaction, ShardManager
-from pipeline.shards.recovery import last_signed_root
+from pipeline.shards.signed_roots import SignedRoots
 from pipeline.shards.submission import check_result
 from pipeline.system.driver import Deadline, Driver, Patience
 
@@ -63,6 +63,7 @@ class Settlement:
         chain = driver.chain
         partitions = range(chain.genesis.partitions)
         self._receipts = ReceiptWatcher(driver.log, chain.chain_id, partitions, ends_of(driver.log, partitions))
+        self._roots = SignedRoots(chain, driver.log, driver.verifier)
         self._signed: dict[ShardId, tuple[int, StateRoot | None]] = {}
 
     def start(self) -> None:
@@ -156,7 +157,7 @@ class Settlement:
         for shard in shards:
             end = self._driver.log.end_offset(TopicPartition(Topic.STATE_ROOTS, shard))
             if shard not in self._signed or self._signed[shard][0] != end:
-                self._signed[shard] = end, last_signed_root(self._driver.log, shard)
+                self._signed[shard] = end, self._roots.newest(shard)
                 grown += 1
         return grown
 

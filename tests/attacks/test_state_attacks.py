@@ -251,4 +251,4 @@ def test_a_store_made_richer_with_its_roots_contradicts_the_log() -> None:
     lie = Lie()
     store = enriched(lie, with_root=True)
     with pytest.raises(InvalidShard, match="state root is not the block's"):
-        ShardValidator(lie.net.chain, lie.net.log).validate(store)
+        ShardValidator(lie.net.chain, lie.net.log, lie.net.verifier).validate(store)

@@ -19,7 +19,7 @@ from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.port import Append
 from pipeline.node.bootstrap import create_topics
 from pipeline.shards.progress import Progress
-from pipeline.shards.recovery import last_signed_root
+from pipeline.shards.signed_roots import SignedRoots
 from pipeline.shards.task import ShardTask, SoleOwner, TaskConfig
 from pipeline.state.store import StateStore
 from pipeline.sync.settings import SyncConfig
@@ -157,7 +157,8 @@ class DyingNode:
     def ending(self) -> Ending:
         log = self._log
         report = audit_log(Tools(lambda: _Lent(log), lambda: InlineVerifier(TEST_SUITES), memory_kv))  # type: ignore[arg-type, return-value]
-        signed = [last_signed_root(log, shard) for shard in range(SHARDS)]
+        roots = SignedRoots(self._chain, log, InlineVerifier(TEST_SUITES))
+        signed = [roots.newest(shard) for shard in range(SHARDS)]
         assert all(
             root and root.height == task.committed.height for root, task in zip(signed, self._tasks, strict=True)
         )

@@ -23,9 +23,10 @@ from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.errors import ConfigError, VerificationFailed
 from pipeline.kv.rocks import open_rocks
-from pipeline.ledger.checkpoints import Assurance
+from pipeline.ledger.checkpoints import Assurance, SignedStateRoot
 from pipeline.ledger.genesis import SignerKey
 from pipeline.ledger.leaves import account_key
+from pipeline.log.port import Append
 from pipeline.node.layout import NodeLayout
 from pipeline.node.reader import LedgerReader
 
@@ -295,16 +296,32 @@ def test_unsigned_blocks_are_counted(funded: Path, cli: CommandLine, monkeypatch
     assert not (funded / "x.proof").exists()
 
 
-def test_roots_that_can_not_be_read_are_named(funded: Path, cli: CommandLine) -> None:
+def test_a_last_root_that_was_damaged_leaves_its_block_unsigned(
+    funded: Path, cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kv = open_rocks(NodeLayout(funded).log)
     editor = LogEditor(kv, STANDARD_SUITES)
     for number in range(2):
         source = TopicPartition(Topic.STATE_ROOTS, number)
         editor.put(source, editor.records(source)[-1].offset, b"no root")
     kv.close()
+    monkeypatch.setattr(prove_command, "prove_signed", partial(prove_signed, patience_s=0.3))
     result = cli("prove", funded, "a", "-o", funded / "x.proof")
     assert result.code == 2
-    assert "run `hauptbuch audit`" in result.error
+    assert "that no root signs after 0.3 s" in result.error
+
+
+def test_roots_that_nobody_signed_hinder_no_proof(funded: Path, trust: Path, cli: CommandLine) -> None:
+    with running_node(funded, accept_time=False) as node:
+        for shard in range(2):
+            source = TopicPartition(Topic.STATE_ROOTS, shard)
+            last = node.log.read(source, 0, 1_000, 1 << 24)[-1].value
+            unsigned = replace(SignedStateRoot.from_record(last), signatures=())
+            node.log.append([Append(source, None, value) for value in (unsigned.to_record(), b"no root")] * 50)
+    path = funded / "x.proof"
+    cli.ok("prove", funded, "a", "-o", path)
+    assert "100000 minor units" in cli.ok("verify", path, "--trust", trust).out
+    cli.ok("status", funded)
 
 
 def test_proving_works_beside_a_running_node(funded: Path, trust: Path, cli: CommandLine) -> None:

@@ -1,6 +1,8 @@
 """A whole chain in memory for tests of signing and clients: log, shards, a clock that tests turn."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.codec.types import Address, AssetId, ShardId
@@ -18,7 +20,10 @@ from pipeline.ledger.checkpoints import (
     CheckpointProposal,
     CheckpointSignature,
     SignedStateRoot,
+    StateRoot,
+    heads_root,
 )
+from pipeline.ledger.control import KeySignature
 from pipeline.ledger.genesis import Genesis, SignerKey
 from pipeline.ledger.packing import pack_transfers
 from pipeline.ledger.transactions import (
@@ -75,6 +80,19 @@ def make_chain(shards: int = 2, attestors: Sequence[str | PrivateKey] = ("attest
             treasury=treasury,
         )
     )
+
+
+def alone(signed: SignedStateRoot, *names: str, control_sequence: int = 0, **changes: Any) -> SignedStateRoot:
+    """A root like that of shard 0 with other values, under a round that has no other head, signed by `names`."""
+    root = replace(StateRoot.from_bytes(signed.state_root), **changes)
+    checkpoint = replace(
+        Checkpoint.from_bytes(signed.checkpoint), control_sequence=control_sequence, heads_root=heads_root([root])
+    ).to_bytes()
+    signatures = tuple(
+        KeySignature(signer_key(name).key_id, SUITE.suite_id, key_of(name).sign(checkpoint, contexts.CHECKPOINT))
+        for name in names
+    )
+    return SignedStateRoot(root.to_bytes(), 1, (), checkpoint, signatures)
 
 
 class Net:

@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import pytest
 from sharding_net import ShardingNet
-from sync_net import key_of
+from sync_net import alone, key_of
 
 from pipeline import errors
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import BlockHash, Hash32, Height, ShardId, StateKey
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.kv.memory import MemoryKeyValue
-from pipeline.ledger.checkpoints import StateRoot
 from pipeline.ledger.leaves import account_key
 from pipeline.ledger.receipts import ReceiptChunk, TransactionReceipt, decode_receipt
 from pipeline.log.port import Append
@@ -77,7 +76,7 @@ def test_a_store_that_can_not_be_had() -> None:
 
 def test_stores_that_agree_with_the_log_are_valid_even_behind_it() -> None:
     net, _, here, there = managed()
-    validator = ShardValidator(net.chain, net.log)
+    validator = ShardValidator(net.chain, net.log, net.verifier)
     for task in net.tasks:
         assert validator.validate(task.store) == task.committed
     assert validator.validate(net.store_for(1)).height == -1
@@ -107,7 +106,7 @@ def corrupted(net: ShardingNet, **changes: object) -> StateStore:
 def test_a_cursor_that_the_log_contradicts(changes: dict[str, object], words: str) -> None:
     net, *_ = managed()
     with pytest.raises(errors.InvalidShard, match=words):
-        ShardValidator(net.chain, net.log).validate(corrupted(net, **changes))
+        ShardValidator(net.chain, net.log, net.verifier).validate(corrupted(net, **changes))
 
 
 def test_state_that_the_log_contradicts() -> None:
@@ -116,23 +115,30 @@ def test_state_that_the_log_contradicts() -> None:
     stolen: StateKey = account_key(net.chain.genesis.treasury)
     store.commit(store.view().prepare({stolen: bytes(41)}), {})
     with pytest.raises(errors.InvalidShard, match="state root is not the block's; keep the store"):
-        ShardValidator(net.chain, net.log).validate(store)
+        ShardValidator(net.chain, net.log, net.verifier).validate(store)
 
 
 def test_a_signed_block_that_the_log_does_not_hold() -> None:
     net, *_ = managed()
     signed = net.state_roots(0)[-1]
-    root = StateRoot.from_bytes(signed.state_root)
     target = TopicPartition(Topic.STATE_ROOTS, 0)
-    other = replace(signed, state_root=replace(root, block_hash=BlockHash(Hash32(bytes(32)))).to_bytes())
+    other = alone(signed, "attestor", block_hash=BlockHash(Hash32(bytes(32))))
     net.log.append([Append(target, None, other.to_record())])
-    validator = ShardValidator(net.chain, net.log)
+    validator = ShardValidator(net.chain, net.log, net.verifier)
     with pytest.raises(errors.InvalidShard, match="not the one that was signed"):
         validator.validate(net.stores[0])
-    ahead = replace(signed, state_root=replace(root, height=Height(99)).to_bytes())
+    ahead = alone(signed, "attestor", height=Height(99))
     net.log.append([Append(target, None, ahead.to_record())])
     with pytest.raises(errors.InvalidShard, match="99"):
         validator.validate(net.stores[0])
+
+
+def test_what_nobody_signed_makes_no_store_invalid() -> None:
+    net, *_ = managed()
+    unsigned = alone(net.state_roots(0)[-1], height=Height(99))
+    net.log.append([Append(TopicPartition(Topic.STATE_ROOTS, 0), None, unsigned.to_record())])
+    validator = ShardValidator(net.chain, net.log, net.verifier)
+    assert validator.validate(net.stores[0]) == net.tasks[0].committed
 
 
 def test_a_store_that_can_not_be_read() -> None:
@@ -141,7 +147,7 @@ def test_a_store_that_can_not_be_read() -> None:
     store = net.store_for(0, kv)
     kv.close()
     with pytest.raises(errors.StateManagementFailed, match="shard 0 can't be read"):
-        ShardValidator(net.chain, net.log).validate(store)
+        ShardValidator(net.chain, net.log, net.verifier).validate(store)
 
 
 # Manager

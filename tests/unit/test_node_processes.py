@@ -10,6 +10,7 @@ from pipeline.codec.types import ShardId
 from pipeline.config import Config, ShardConfig
 from pipeline.crypto.port import SuiteId
 from pipeline.crypto.suites import STANDARD_SUITES
+from pipeline.crypto.verifier import InlineVerifier
 from pipeline.errors import ConfigError, HauptbuchError, TaskDiverged, TaskFenced
 from pipeline.kv.memory import MemoryKeyValue
 from pipeline.ledger.chain import Chain
@@ -20,13 +21,13 @@ from pipeline.log.port import Append
 from pipeline.node.bootstrap import create_topics, new_chain
 from pipeline.node.layout import NodeLayout
 from pipeline.node.node import wall_clock_ms
-from pipeline.node.reader import last_signed_head
 from pipeline.node.replica import Replica, ReplicaReader
 from pipeline.node.signing import SigningNode
 from pipeline.node.worker import Worker
 from pipeline.shards.life import TaskState
 from pipeline.shards.observer import CopyObserver, ShardObserver
 from pipeline.shards.progress import Idle
+from pipeline.shards.signed_roots import SignedRoots
 
 NEW = new_chain(
     STANDARD_SUITES,
@@ -156,12 +157,13 @@ def test_shards_are_led_signed_by_a_quorum_and_followed(bed: Bed) -> None:
     worker, deal = bed.worker("w", BOTH | {ShardId(2)})
     sync, first, second = bed.signing(None), bed.signing("attestor"), bed.signing("attestor-2")
     nodes = (worker, sync, first, second)
-    bed.drive(lambda: all(last_signed_head(bed.log, shard) is not None for shard in BOTH), *nodes)
+    roots = SignedRoots(bed.chain, bed.log, InlineVerifier(STANDARD_SUITES))
+    bed.drive(lambda: all(roots.newest(shard) is not None for shard in BOTH), *nodes)
     assert leads(worker, 0, 1)  # 2 is idle and has no task
     bed.now_ms += 1_000
     worker.step(bed.now_ms)
     assert set(deal.told) == BOTH
-    head = last_signed_head(bed.log, 0)
+    head = roots.newest_head(0)
     assert head is not None
     assert head.checkpoint.assurance is Assurance.EXECUTION
 

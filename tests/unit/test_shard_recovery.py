@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 from shard_net import ShardNet, leaves
+from sync_net import alone
 
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import Hash32, ShardId
 from pipeline.errors import ConfigError, Fatal, TaskDiverged
 from pipeline.kv.memory import MemoryKeyValue
 from pipeline.ledger.blocks import frame_header
-from pipeline.ledger.checkpoints import SignedStateRoot, StateRoot
+from pipeline.ledger.checkpoints import SignedStateRoot
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.port import Append
 from pipeline.log.records import encode_record, end_key, record_key
@@ -25,7 +26,7 @@ from pipeline.shards.task import ShardTask
 from pipeline.state.store import StateStore
 from pipeline.testing.world import World
 
-BLOCKS = TopicPartition(Topic.BLOCKS, 0)
+BLOCKS, ROOTS = TopicPartition(Topic.BLOCKS, 0), TopicPartition(Topic.STATE_ROOTS, 0)
 
 
 def played(blocks: int = 3) -> ShardNet:
@@ -319,17 +320,25 @@ def test_a_signed_block_of_another_branch_halts() -> None:
 def test_an_older_signed_block_of_another_branch_halts() -> None:
     net = signed_net()
     root = SignedStateRoot.from_record(net.read(Topic.STATE_ROOTS)[-1].value)
-    older = replace(StateRoot.from_bytes(root.state_root), height=0, block_hash=Hash32(bytes(32)))
-    net.log.append(
-        [Append(TopicPartition(Topic.STATE_ROOTS, 0), None, replace(root, state_root=older.to_bytes()).to_record())]
-    )
+    older = alone(root, "attestor", height=0, block_hash=Hash32(bytes(32)))
+    net.log.append([Append(ROOTS, None, older.to_record())])
     assert "block 0 is not the one that was signed" in halted(net)
 
 
-def test_garbage_for_a_signed_root_halts() -> None:
+@pytest.mark.parametrize("signers", [(), ("mallory",), None])
+def test_what_no_quorum_signed_halts_nobody(signers: tuple[str, ...] | None) -> None:
     net = signed_net()
-    net.log.append([Append(TopicPartition(Topic.STATE_ROOTS, 0), None, b"garbage")])
-    assert "state-roots offset" in halted(net)
+    root = SignedStateRoot.from_record(net.read(Topic.STATE_ROOTS)[-1].value)
+    forged = b"garbage" if signers is None else alone(root, *signers, height=10**6).to_record()
+    net.log.append([Append(ROOTS, None, forged)])
+    led(net)
+
+
+def test_a_signed_block_that_is_gone_halts_behind_what_nobody_signed() -> None:
+    net = signed_net()
+    net.log.append([Append(ROOTS, None, b"garbage")] * 200)
+    cut(net, Topic.BLOCKS, 1)
+    assert "is signed but blocks end at" in halted(net)
 
 
 # The tail

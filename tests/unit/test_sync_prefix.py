@@ -8,7 +8,7 @@ from shard_net import ShardNet
 from pipeline.kv.memory import MemoryKeyValue
 from pipeline.log.port import Append
 from pipeline.shards.progress import Progress
-from pipeline.shards.recovery import last_signed_root
+from pipeline.shards.signed_roots import SignedRoots
 from pipeline.sync.life import SyncState
 from pipeline.testing.faulty_log import CommitFault, Failing
 
@@ -50,8 +50,9 @@ def test_a_part_of_a_round_is_finished(place: int, part: Part, lost: bool) -> No
     assert (sync.state, sync.error) == (SyncState.RUNNING, None)
     proposals = {proposal.to_record(): checkpoint.round for checkpoint, proposal in net.rounds()}
     assert sorted(proposals.values()) == list(range(len(proposals)))
+    roots = SignedRoots(net.chain, net.log, net.verifier)
     for shard, task in enumerate(net.tasks):
-        root = last_signed_root(net.log, shard)
+        root = roots.newest(shard)
         assert root is not None
         assert root.height == task.committed.height
     assert net.audit().findings == ()

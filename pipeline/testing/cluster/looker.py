@@ -12,10 +12,10 @@ from pipeline.client.trust import Trust
 from pipeline.codec.types import Address, ShardId
 from pipeline.crypto.verifier import Verifier
 from pipeline.errors import Fatal, Retryable, VerificationFailed
-from pipeline.ledger.checkpoints import Assurance, StateRoot
+from pipeline.ledger.checkpoints import Assurance
 from pipeline.ledger.leaves import Balance, balance_key
 from pipeline.node.reader import LedgerView
-from pipeline.shards.recovery import last_signed
+from pipeline.shards.signed_roots import SignedRoots
 from pipeline.testing.cluster.history import Event, Proved, Recorder, Refused, SawRoot, Told
 from pipeline.testing.cluster.observed import receipt_digest
 from pipeline.testing.cluster.people import everyone, unit_of
@@ -38,6 +38,7 @@ class Looker:
         self._random = random
         self._unit = unit_of(chain)
         self._addresses = [person.address for person in everyone()]
+        self._roots = SignedRoots(chain, view.log, verifier)
         self._client = LightClient(Trust.of(chain, Assurance.HEADERS), verifier)
         self._subscriber = StateRootSubscriber(view.log, self._client, shards)
         self._watcher = ReceiptWatcher(view.log, chain.chain_id, shards)
@@ -101,16 +102,16 @@ class Looker:
         shard = view.chain.shard_map.owner_of(address)
         height = view.cursor(shard).height
         for _ in range(_LOOKS):
-            signed = last_signed(view.log, shard)
-            if signed is None:
+            head = self._roots.newest_head(shard)
+            if head is None:
                 return False
-            if StateRoot.from_bytes(signed.state_root).height == height:
+            if head.root.height == height:
                 break
             view.log.wait(_PAUSE_MS)
         else:
             return False
         try:
-            proof = prove(view.stores[shard], balance_key(address, self._unit), signed)
+            proof = prove(view.stores[shard], balance_key(address, self._unit), head.signed)
             verified = self._client.verify(proof, 0)
             amount = Balance.from_bytes(verified.value).amount
         except (VerificationFailed, Fatal) as error:

@@ -6,7 +6,7 @@ from pipeline.errors import Fatal
 from pipeline.ledger.cursor import INPUT_TOPICS
 from pipeline.node.node import Node
 from pipeline.shards.life import TaskState
-from pipeline.shards.recovery import last_signed_root
+from pipeline.shards.signed_roots import SignedRoots
 from pipeline.shards.task import ShardTask
 
 PATIENCE_MS: Final = 60_000
@@ -17,12 +17,13 @@ def finish(node: Node, patience_ms: int = PATIENCE_MS) -> None:
 
     Raises what halts the node, and `Fatal` where it takes longer.
     """
-    if not node.run_until(lambda: _is_done(node), patience_ms):
+    roots = SignedRoots(node.chain, node.log, node.verifier)
+    if not node.run_until(lambda: _is_done(node, roots), patience_ms):
         raise Fatal(f"not finished within {patience_ms} ms")
 
 
-def _is_done(node: Node) -> bool:
-    return all(_is_quiet(node, task) and _is_signed(node, task) for task in node.tasks)
+def _is_done(node: Node, roots: SignedRoots) -> bool:
+    return all(_is_quiet(node, task) and _is_signed(roots, task) for task in node.tasks)
 
 
 def _is_quiet(node: Node, task: ShardTask) -> bool:
@@ -33,6 +34,6 @@ def _is_quiet(node: Node, task: ShardTask) -> bool:
     return not any(node.log.read(source, position, 1, 1) for source, position in sources)
 
 
-def _is_signed(node: Node, task: ShardTask) -> bool:
-    root = last_signed_root(node.log, task.shard)
+def _is_signed(roots: SignedRoots, task: ShardTask) -> bool:
+    root = roots.newest(task.shard)
     return root is not None and root.height >= task.committed.height

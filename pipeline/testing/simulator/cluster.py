@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from random import Random
 
 from pipeline.codec.topics import Topic, TopicPartition
-from pipeline.codec.types import ShardId
 from pipeline.crypto.port import PrivateKey
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.ledger.chain import Chain
@@ -14,7 +13,7 @@ from pipeline.log.port import Append
 from pipeline.node.bootstrap import create_topics
 from pipeline.shards.life import TaskState
 from pipeline.shards.progress import Idle, Progress
-from pipeline.shards.recovery import last_signed_root
+from pipeline.shards.signed_roots import SignedRoots
 from pipeline.shards.task import ShardTask
 from pipeline.sync.ledger_follower import LedgerFollower
 from pipeline.testing.faulty_kv import SimulatedCrash
@@ -273,6 +272,7 @@ class Cluster:
     def _unfinished(self) -> list[str]:
         """What is still to be executed or signed."""
         left = []
+        roots = SignedRoots(self.chain, self.log, InlineVerifier(TEST_SUITES))
         for shard in range(self.active_shards):
             task = self.task(shard)
             cursor = task.committed
@@ -283,7 +283,7 @@ class Cluster:
                 source = cursor.source(topic)
                 if self.log.read(source, position, 1, 1 << 20):
                     left.append(f"shard {shard} did not consume {topic.topic_name} from {position}")
-            root = last_signed_root(self.log, ShardId(shard))
+            root = roots.newest(shard)
             if root is None or root.height < cursor.height:
                 left.append(f"shard {shard} is signed to {root and root.height} of {cursor.height}")
         return left

@@ -22,7 +22,7 @@ from pipeline.ledger.cursor import INPUT_TOPICS
 from pipeline.log.kafka import KafkaLog
 from pipeline.log.port import EventLog
 from pipeline.node.places import kafka_log, topic_prefix
-from pipeline.shards.recovery import last_signed_root
+from pipeline.shards.signed_roots import SignedRoots
 from pipeline.shards.tail import last_record
 from pipeline.testing.cluster.checker import check, count_events
 from pipeline.testing.cluster.history import Acked, Event, SawRoot, read_histories
@@ -268,15 +268,16 @@ def standard_verifier() -> Verifier:
 
 def _at_rest(log: EventLog, chain: Chain) -> bool:
     """Whether every input has been executed and every block signed."""
+    roots = SignedRoots(chain, log, standard_verifier())
     try:
-        return all(_shard_at_rest(log, shard) for shard in range(chain.genesis.shards))
+        return all(_shard_at_rest(log, roots, shard) for shard in range(chain.genesis.shards))
     except Retryable:
         return False
     except HauptbuchError as error:
         raise LedgerBroken(f"the log can't be read: {error}") from error
 
 
-def _shard_at_rest(log: EventLog, shard: int) -> bool:
+def _shard_at_rest(log: EventLog, roots: SignedRoots, shard: int) -> bool:
     record = last_record(log, TopicPartition(Topic.BLOCKS, shard))
     if record is None:
         return False
@@ -286,5 +287,5 @@ def _shard_at_rest(log: EventLog, shard: int) -> bool:
         log.end_offset(source)
         if log.read(source, header.input(topic).next, 1, 1):
             return False
-    root = last_signed_root(log, shard)
+    root = roots.newest(shard)
     return root is not None and root.height >= header.height
