@@ -106,8 +106,8 @@ def _guarded(function: Callable[..., int | None]) -> Callable[..., int | None]:
         try:
             code = function(*args, **options)
             sys.stdout.flush()
-        except KeyboardInterrupt:
-            raise _Interrupted from None
+        except KeyboardInterrupt as error:
+            raise _Interrupted("; ".join(["interrupted", *_notes(error)])) from None
         except BrokenPipeError:
             raise _OutputClosed from None
         return code
@@ -139,8 +139,8 @@ def run(arguments: Sequence[str]) -> int:
         )
     except _USAGE_ERROR as error:
         return _fail(_usage(error), FAILED)
-    except (_Interrupted, KeyboardInterrupt):
-        return _fail("interrupted", INTERRUPTED)
+    except (_Interrupted, KeyboardInterrupt) as error:
+        return _fail(str(error) or "interrupted", INTERRUPTED)
     except _OutputClosed:
         # That is no failure; the interpreter's last flush shall not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -163,10 +163,16 @@ def _usage(error: BaseException) -> str:
 def _report(error: Exception, settings: _Settings, code: int, prefix: str = "") -> int:
     if settings.debug:
         traceback.print_exception(error, file=sys.stderr)
+    message = "; ".join([str(error), *_notes(error)])
     if not prefix:
-        return _fail(str(error), code)
+        return _fail(message, code)
     hint = "" if settings.debug else "; run `hauptbuch --debug ...` to see where"
-    return _fail(f"{prefix}{type(error).__name__}: {error}{hint}", code)
+    return _fail(f"{prefix}{type(error).__name__}: {message}{hint}", code)
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What a command added to an error on its way here."""
+    return getattr(error, "__notes__", [])
 
 
 def _fail(message: str, code: int) -> int:

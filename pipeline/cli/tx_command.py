@@ -1,6 +1,6 @@
 """`hauptbuch tx`."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -9,9 +9,15 @@ from pipeline.cli.outcome import Outcome, outcome_of
 from pipeline.cli.output import json_line, line
 from pipeline.cli.surroundings import Directory, Json, reading
 from pipeline.client.receipts import ReceiptWatcher
+from pipeline.codec.topics import LogRecord, Topic
 from pipeline.codec.types import TxId
 from pipeline.crypto.addresses import format_address
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PoisonRecord
+from pipeline.ledger.transactions import SignedTransaction, tx_id_of
+from pipeline.node.reader import LedgerView
+
+_PAGE: Final = 256
+_PAGE_BYTES: Final = 8 << 20
 
 
 def run(
@@ -25,6 +31,11 @@ def run(
         watcher = ReceiptWatcher(reader.log, reader.chain.chain_id, range(len(reader.stores)))
         watcher.poll()
         outcomes = [outcome_of(reader.log, watcher, receipt) for receipt in watcher.attempts(wanted)]
+        if not outcomes and _waits(reader, wanted):
+            raise ConfigError(
+                f"transaction {tx_id} is published and waits for its block: run the node (load, send), which executes "
+                "it, and do not send it once more"
+            )
         if not outcomes:
             raise ConfigError(f"no transaction {tx_id} has a receipt here; check the id, or wait for its block")
         # The record that consumed the nonce is the result, wherever it stands among the attempts.
@@ -41,6 +52,25 @@ def run(
         _print(result, name)
         for attempt in attempts:
             line(f"attempt    {attempt.receipt.code.name}, {_place(attempt)}")
+
+
+def _waits(reader: LedgerView, wanted: TxId) -> bool:
+    """Whether it is among the records that no block has consumed."""
+    for shard in range(len(reader.stores)):
+        cursor = reader.cursor(shard)
+        source, position = cursor.source(Topic.TRANSACTIONS), cursor.positions[2]
+        while records := reader.log.read(source, position, _PAGE, _PAGE_BYTES):
+            if any(_tx_id(record) == wanted for record in records):
+                return True
+            position = records[-1].offset + 1
+    return False
+
+
+def _tx_id(record: LogRecord) -> TxId | None:
+    try:
+        return tx_id_of(SignedTransaction.from_record(record.value).body)
+    except PoisonRecord:
+        return None
 
 
 def _parse(text: str) -> TxId:

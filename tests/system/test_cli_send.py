@@ -6,9 +6,11 @@ import pytest
 from command_line import CommandLine
 from ledger_helpers import balance, publish, two_on_different_shards
 
+from pipeline.cli import send_command
 from pipeline.cli.assets import asset_of
 from pipeline.cli.names import KeyRing
 from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.errors import CrossShardCommunicationFailed, OutcomeUnknown
 from pipeline.ledger.transactions import Freeze
 from pipeline.log.port import Append
 from pipeline.node.layout import NodeLayout
@@ -104,6 +106,41 @@ def test_send_refuses(cli: CommandLine, funded: Path, arguments: tuple[object, .
     assert refused.code == 2
     assert word in refused.error
     assert refused.out == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(KeyboardInterrupt(), 130), (CrossShardCommunicationFailed("not settled"), 2), (OutcomeUnknown("no answer"), 2)],
+)
+def test_whatever_ends_it_names_the_payment(
+    cli: CommandLine, funded: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
+    def ends(_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(send_command, "finish", ends)
+        result = cli("send", funded, "--from", "a", "--to", "b", "--amount", "10")
+    assert result.code == code
+    said, _, advice = result.error.partition("; payment ")
+    assert said == (str(error) or "interrupted")
+    tx_id = advice.split()[0]
+    assert advice == f"{tx_id} may be published: look at `hauptbuch tx {funded} {tx_id}` before paying again"
+    waiting = cli("tx", funded, tx_id)
+    assert waiting.code == 2
+    assert "is published and waits for its block" in waiting.error
+    assert "no transaction" in cli("tx", funded, "ab" * 32).error
+    cli.ok("send", funded, "--from", "c", "--to", "d", "--amount", "1")  # runs the node
+    assert " done" in cli.ok("tx", funded, tx_id).out
+    assert balance(cli, funded, "a") == 99_000
+
+
+def test_what_was_not_published_is_not_named(cli: CommandLine, funded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(send_command, "settle", ends)
+    assert cli("send", funded, "--from", "a", "--to", "b", "--amount", "10").error == "interrupted"
 
 
 def test_a_lost_key_file(cli: CommandLine, funded: Path) -> None:
