@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pipeline.audit.report import AuditReport
     from pipeline.audit.run import audit_log
     from pipeline.client.light import LightClient, VerifiedRoot, VerifiedValue, verify_state_root
-    from pipeline.client.producer import Publication, Sender, TransactionFuture, TransactionProducer
+    from pipeline.client.producer import Publication, PublicationUnknown, Sender, TransactionFuture, TransactionProducer
     from pipeline.client.proof_file import StateProof
     from pipeline.client.receipts import ReceiptWatcher
     from pipeline.client.subscriber import StateRootSubscriber
@@ -45,7 +45,7 @@ _HOMES = {
     "audit.report": ("AuditReport",),
     "audit.run": ("audit_log",),
     "client.light": ("LightClient", "VerifiedRoot", "VerifiedValue", "verify_state_root"),
-    "client.producer": ("Publication", "Sender", "TransactionFuture", "TransactionProducer"),
+    "client.producer": ("Publication", "PublicationUnknown", "Sender", "TransactionFuture", "TransactionProducer"),
     "client.proof_file": ("StateProof",),
     "client.receipts": ("ReceiptWatcher",),
     "client.subscriber": ("StateRootSubscriber",),
@@ -95,6 +95,7 @@ __all__ = [
     "Node",
     "PoolVerifier",
     "Publication",
+    "PublicationUnknown",
     "PutData",
     "ReceiptWatcher",
     "RotateKey",

@@ -11,7 +11,7 @@ from pipeline.crypto import contexts
 from pipeline.crypto.addresses import address_of
 from pipeline.crypto.port import PrivateKey
 from pipeline.crypto.verifier import parallel_sign
-from pipeline.errors import InvalidTransaction
+from pipeline.errors import ConfigError, InvalidTransaction, OutcomeUnknown, Retryable
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.leaves import Account
 from pipeline.ledger.receipts import TransactionReceipt
@@ -51,6 +51,18 @@ class Signed(NamedTuple):
     record: bytes
     tx_id: TxId
     nonce: int
+
+
+class PublicationUnknown(OutcomeUnknown):
+    """The log did not confirm these records, and some may stand there.
+
+    Give `batch` to `publish` once more. Built anew they would be other transactions, and pay twice.
+    """
+
+    def __init__(self, cause: OutcomeUnknown, batch: Sequence[Signed]) -> None:
+        """`batch` as it was to be published."""
+        super().__init__(f"{cause}; publish the same records again, building them anew would pay twice")
+        self.batch = tuple(batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +108,10 @@ class Publication:
 
     def poll(self) -> list[TransactionFuture] | None:
         """None while the log has not confirmed them. Raises as `TransactionProducer.publish`."""
-        offsets = self._delivery.poll()
+        try:
+            offsets = self._delivery.poll()
+        except OutcomeUnknown as error:
+            raise PublicationUnknown(error, self._batch) from error
         return None if offsets is None else _futures(self._watcher, self._batch, offsets)
 
 
@@ -106,6 +121,14 @@ def _appends(batch: Sequence[Signed]) -> list[Append]:
 
 def _futures(watcher: ReceiptWatcher, batch: Sequence[Signed], offsets: Sequence[int]) -> list[TransactionFuture]:
     return [TransactionFuture(watcher, item, offset) for item, offset in zip(batch, offsets, strict=True)]
+
+
+def _take_back(batch: Sequence[Unsigned]) -> None:
+    """Free the nonces of what will never be published, as far as no later ones were built."""
+    for sender, _, nonce, includes_key in reversed(batch):
+        if sender.next_nonce == nonce + 1:
+            sender.next_nonce = nonce
+            sender.sends_key = sender.sends_key or includes_key
 
 
 class TransactionProducer:
@@ -152,10 +175,17 @@ class TransactionProducer:
         return Unsigned(sender, body, nonce, includes_key)
 
     def sign(self, batch: Sequence[Unsigned]) -> list[Signed]:
-        """Sign on all processors while the caller waits. Raises `InvalidTransaction` for a record that is too large."""
+        """Sign on all processors while the caller waits. Raises `InvalidTransaction` for a record that is too large.
+
+        Then the whole batch is to be built again: its nonces are free, unless later ones of the sender were built.
+        """
         jobs = [(item.sender.key, item.body) for item in batch]
-        signatures = parallel_sign(jobs, contexts.TRANSACTION, self._threads)
-        return [self._signed(item, signature) for item, signature in zip(batch, signatures, strict=True)]
+        try:
+            signatures = parallel_sign(jobs, contexts.TRANSACTION, self._threads)
+            return [self._signed(item, signature) for item, signature in zip(batch, signatures, strict=True)]
+        except BaseException:
+            _take_back(batch)  # nobody can publish these, so the next ones would wait for their nonces for ever
+            raise
 
     def _signed(self, item: Unsigned, signature: bytes) -> Signed:
         key = item.sender.key
@@ -168,17 +198,37 @@ class TransactionProducer:
         return Signed(TopicPartition(Topic.TRANSACTIONS, shard), record, tx_id_of(item.body), item.nonce)
 
     def publish(self, batch: Sequence[Signed]) -> list[TransactionFuture]:
-        """Append to the log, in order. Raises as `EventLog.append`; the same call again is then safe."""
-        offsets = self._log.append(_appends(batch))
+        """Append to the log, in order. Raises as `EventLog.append`; the same call again is then safe.
+
+        Where some may stand there that is a `PublicationUnknown`, which holds the batch.
+        """
+        try:
+            offsets = self._log.append(_appends(batch))
+        except OutcomeUnknown as error:
+            raise PublicationUnknown(error, batch) from error
         return _futures(self._watcher, batch, offsets)
 
     def begin_publish(self, batch: Sequence[Signed]) -> "Publication":
         """As `publish`, without waiting for the log: many can be on their way, in order. Raises as `publish`."""
-        return Publication(self._watcher, batch, self._log.begin_append(_appends(batch)))
+        try:
+            delivery = self._log.begin_append(_appends(batch))
+        except OutcomeUnknown as error:
+            raise PublicationUnknown(error, batch) from error
+        return Publication(self._watcher, batch, delivery)
 
     def send(self, sender: Sender, *operations: Operation) -> TransactionFuture:
-        """Build, sign and publish one ATOMIC transaction."""
-        return self.publish(self.sign([self.build(sender, operations)]))[0]
+        """Build, sign and publish one ATOMIC transaction.
+
+        Raises as these three. After a `PublicationUnknown` go on with `publish(error.batch)`: the same call again would
+        be another transaction.
+        """
+        unsigned = [self.build(sender, operations)]
+        signed = self.sign(unsigned)
+        try:
+            return self.publish(signed)[0]
+        except (ConfigError, Retryable):
+            _take_back(unsigned)  # it is not on the log, and nobody else has it
+            raise
 
     def all_settled(self, futures: Iterable[TransactionFuture]) -> bool:
         """Whether all have results whose effects are executed. Reads what is new first."""

@@ -1,15 +1,16 @@
 """Producer and receipts over real shards."""
 
 import time
+from collections.abc import Sequence
 
 import pytest
 from sync_net import Net, address_of_key, key_of
 
-from pipeline.client.producer import Publication, Sender, TransactionFuture, TransactionProducer
+from pipeline.client.producer import Publication, PublicationUnknown, Sender, TransactionFuture, TransactionProducer
 from pipeline.client.receipts import ReceiptWatcher, ends_of
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.crypto import contexts
-from pipeline.errors import InvalidTransaction, InvalidTransactionResult
+from pipeline.errors import ConfigError, InvalidTransaction, InvalidTransactionResult, OutcomeUnknown, Retryable
 from pipeline.kv.memory import MemoryKeyValue
 from pipeline.ledger.codes import Code
 from pipeline.ledger.leaves import Account, account_key
@@ -17,7 +18,7 @@ from pipeline.ledger.packing import pack_transfers
 from pipeline.ledger.receipts import TransactionReceipt, chunk_receipts, encode_receipt
 from pipeline.ledger.transactions import CreateAsset, Freeze, Mint, SignedTransaction, TransactionBody, Transfer
 from pipeline.log.embedded import EmbeddedLog
-from pipeline.log.port import Append
+from pipeline.log.port import Append, Delivered, Delivery
 
 
 def make(net: Net) -> tuple[TransactionProducer, ReceiptWatcher]:
@@ -172,6 +173,91 @@ def test_a_transaction_out_of_range_is_refused() -> None:
     big = Transfer(net.asset, bytes(48 * 13_000))
     with pytest.raises(InvalidTransaction, match="fewer entries"):
         producer.sign([producer.build(sender, [big])])
+
+
+def test_after_a_refusal_the_nonce_and_the_key_are_still_free() -> None:
+    net = Net(shards=1)
+    producer, watcher = make(net)
+    fund(net, producer, ["alice"])
+    sender = Sender(key_of("alice"))
+    large = Transfer(net.asset, bytes(48) * 13_000)
+    pay = Transfer(net.asset, pack_transfers([(sender.address, 1)]))
+    with pytest.raises(InvalidTransaction, match="fewer entries"):
+        producer.send(sender, large)
+    with pytest.raises(InvalidTransaction, match="fewer entries"):
+        producer.sign([producer.build(sender, operations) for operations in ([pay], [large], [pay])])
+    assert (sender.next_nonce, sender.sends_key) == (0, True)
+    future = producer.send(sender, pay)
+    net.run()
+    watcher.poll()
+    assert future.receipt().code is Code.OK
+    refused, later = producer.build(sender, [large]), producer.build(sender, [pay])
+    with pytest.raises(InvalidTransaction):
+        producer.sign([refused])
+    assert sender.next_nonce == later.nonce + 1, "taken by one that was built later"
+
+
+class Unconfirming(EmbeddedLog):
+    """Takes records, but does not say so, as long as `silent`; refuses them for `refusal`."""
+
+    silent = False
+    refusal: Exception | None = None
+
+    def append(self, appends: Sequence[Append]) -> list[int]:
+        if self.refusal is not None:
+            raise self.refusal
+        offsets = super().append(appends)
+        if self.silent:
+            raise OutcomeUnknown("nobody answered")
+        return offsets
+
+    def begin_append(self, appends: Sequence[Append]) -> Delivery:
+        found = Delivered(super().append(appends))
+        return Unconfirmed() if self.silent else found
+
+
+class Unconfirmed:
+    def poll(self) -> list[int] | None:
+        raise OutcomeUnknown("nobody answered")
+
+
+def test_what_the_log_did_not_confirm_is_published_again_not_built_anew() -> None:
+    log = Unconfirming(MemoryKeyValue())
+    net = Net(shards=1, log=log)
+    producer, watcher = make(net)
+    fund(net, producer, ["alice"])
+    sender, to = Sender(key_of("alice")), address_of_key(key_of("bob"))
+    pay = Transfer(net.asset, pack_transfers([(to, 5)]))
+    log.silent = True
+    with pytest.raises(PublicationUnknown, match="nobody answered; publish the same records again") as first:
+        producer.send(sender, pay)
+    with pytest.raises(PublicationUnknown) as second:
+        producer.begin_publish(producer.sign([producer.build(sender, [pay])])).poll()
+    log.silent = False
+    futures = [producer.publish(unknown.value.batch)[0] for unknown in (first, second)]
+    net.run()
+    watcher.poll()
+    assert [future.result().code for future in futures] == [Code.OK, Code.OK]
+    assert [future.receipt().code for future in futures] == [Code.DUPLICATE_NONCE] * 2
+    assert sender.next_nonce == 2
+
+
+@pytest.mark.parametrize("refusal", [ConfigError("no right"), Retryable("not now")])
+def test_a_send_that_the_log_refused_uses_no_nonce(refusal: Exception) -> None:
+    log = Unconfirming(MemoryKeyValue())
+    net = Net(shards=1, log=log)
+    producer, watcher = make(net)
+    fund(net, producer, ["alice"])
+    sender = Sender(key_of("alice"))
+    pay = Transfer(net.asset, pack_transfers([(sender.address, 5)]))
+    log.refusal = refusal
+    with pytest.raises(type(refusal)):
+        producer.send(sender, pay)
+    log.refusal = None
+    future = producer.send(sender, pay)
+    net.run()
+    watcher.poll()
+    assert future.receipt().code is Code.OK
 
 
 def test_foreign_and_repeated_chunks() -> None:
