@@ -13,7 +13,7 @@ from pipeline.ledger.leaves import Asset
 from pipeline.ledger.transactions import asset_id_of
 from pipeline.node.reader import LedgerView
 
-__all__ = ["DEFAULT_ASSET", "AssetNames", "asset_of", "format_amount", "scaled_amount"]
+__all__ = ["DEFAULT_ASSET", "AssetNames", "asset_of", "format_amount", "issued_asset", "scaled_amount"]
 
 _ISSUER_MARK: Final = "@"
 
@@ -31,6 +31,23 @@ def asset_of(treasury: Address, text: str) -> AssetId:
     if not mark:
         return asset_id_of(treasury, text.encode())
     return asset_id_of(parse_address(issuer), symbol.encode())
+
+
+def issued_asset(text: str) -> AssetId:
+    """The id of `ID` or `SYMBOL@ISSUER`: for who has no ledger at hand, and so can't know whose a bare symbol is.
+
+    Raises `ConfigError`.
+    """
+    symbol, mark, issuer = text.rpartition(_ISSUER_MARK)
+    if mark:
+        return asset_id_of(parse_address(issuer), symbol.encode())
+    try:
+        raw = bytes.fromhex(text)
+    except ValueError:
+        raw = b""
+    if len(raw) != 32:
+        raise ConfigError("--asset: give the 64 hexadecimal digits of its id, or SYMBOL@ISSUER")
+    return AssetId(raw)
 
 
 class AssetNames:

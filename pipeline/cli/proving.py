@@ -113,12 +113,28 @@ def shown_value(verified: VerifiedValue) -> dict[str, Any]:
     return shown | {"key": key.hex(), "value": None if value is None else value.hex()}
 
 
+def check_expected(shown: dict[str, Any], address: Address | None, asset: AssetId | None) -> None:
+    """Whether a proof is about this account and asset; None: about any. Raises `VerificationFailed`.
+
+    That an account is absent says the same of each of its balances.
+    """
+    about = shown.get("address")
+    if address is not None and about != format_address(address):
+        what = f"account {about}" if about else "no account"
+        raise VerificationFailed(f"the proof is about {what}, not {format_address(address)}: ask for another one")
+    found = shown.get("asset")
+    is_no_account = about is not None and found is None and not shown["present"]
+    if asset is not None and found != asset.hex() and not is_no_account:
+        what = f"asset {found}" if found else "no asset"
+        raise VerificationFailed(f"the proof is about {what}, not {asset.hex()}: ask for another one")
+
+
 def shown_line(shown: dict[str, Any]) -> str:
     """The same in words."""
     if "balance" in shown:
         frozen = ", frozen" if shown["frozen"] else ""
         what = f"{shown['balance']} minor units{frozen}" if shown["present"] else "absent: it is 0"
-        return f"balance of {shown['address']} in asset {shown['asset'][:16]}: {what}"
+        return f"balance of {shown['address']} in asset {shown['asset']}: {what}"
     if "address" in shown:
         state = f"exists, {shown['nonce']} transactions sent" if shown["present"] else "absent: never credited"
         return f"account {shown['address']}: {state}"

@@ -11,13 +11,14 @@ from command_line import CommandLine
 
 from pipeline.audit.log_editor import LogEditor
 from pipeline.cli import prove_command, verify_command
-from pipeline.cli.proving import prove_signed, shown_line, shown_value
+from pipeline.cli.assets import asset_of
+from pipeline.cli.proving import check_expected, prove_signed, shown_line, shown_value
 from pipeline.cli.surroundings import running_node
 from pipeline.client.light import LightClient, VerifiedValue
 from pipeline.client.proof_file import StateProof
 from pipeline.client.trust import SeenCheckpoint, Trust, load_trust
 from pipeline.codec.topics import Topic, TopicPartition
-from pipeline.codec.types import Address, ChainId, Hash32, StateKey
+from pipeline.codec.types import Address, AssetId, ChainId, Hash32, StateKey
 from pipeline.crypto.addresses import format_address
 from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.crypto.verifier import InlineVerifier
@@ -83,6 +84,51 @@ def test_absence_of_a_balance_is_proved(funded: Path, trust: Path, cli: CommandL
     path = funded / "fee.proof"
     cli.ok("prove", funded, "a", "--asset", "FEE", "-o", path)
     assert "absent: it is 0" in cli.ok("verify", path, "--trust", trust).out
+
+
+def address_and_asset(funded: Path, cli: CommandLine, name: str) -> tuple[str, str]:
+    (found,) = cli.ok("account", funded, name, "--json").objects()
+    (treasury,) = cli.ok("account", funded, "treasury", "--json").objects()
+    return found["address"], f"UNIT@{treasury['address']}"
+
+
+def test_a_proof_is_about_what_was_asked_for(funded: Path, proof: Path, trust: Path, cli: CommandLine) -> None:
+    (address, asset), (other, _) = address_and_asset(funded, cli, "a"), address_and_asset(funded, cli, "b")
+    whole = asset_of(NodeLayout(funded).chain().genesis.treasury, "UNIT").hex()
+    shown = cli.ok("verify", proof, "--trust", trust, "--account", address, "--asset", asset).out
+    assert shown.startswith(f"balance of {address} in asset {whole}: 100000 minor units\n"), "no digit is left out"
+    assert cli.ok("verify", proof, "--trust", trust, "--asset", whole.upper()).out.startswith("balance")
+    look_alike = f"{whole[:16]}{'0' * 48}"
+    for arguments, words in [
+        (("--asset", look_alike), f"the proof is about asset {whole}, not {look_alike}"),
+        (("--asset", f"UNIT@{other}"), f"the proof is about asset {whole}, not "),
+        (("--account", other), f"the proof is about account {address}, not {other}"),
+        (("--account", other, "--asset", asset, "--json"), "the proof is about account"),
+    ]:
+        refused = cli("verify", proof, "--trust", trust, *arguments)
+        assert (refused.code, refused.out) == (1, "")
+        assert words in refused.error
+    for arguments in (("--asset", "UNIT"), ("--asset", "ab"), ("--asset", "UNIT@x"), ("--account", "a")):
+        assert cli("verify", proof, "--trust", trust, *arguments).code == 2
+
+
+def test_that_there_is_no_account_is_about_each_asset(funded: Path, trust: Path, cli: CommandLine) -> None:
+    path, address = funded / "nobody.proof", format_address(STRANGER)
+    (other, asset) = address_and_asset(funded, cli, "a")
+    cli.ok("prove", funded, address, "-o", path)
+    assert "absent" in cli.ok("verify", path, "--trust", trust, "--account", address, "--asset", asset).out
+    assert cli("verify", path, "--trust", trust, "--account", other).code == 1
+
+
+@pytest.mark.parametrize("shown", [{"present": True, "address": format_address(STRANGER)}, {"present": False}])
+def test_what_is_about_no_asset(shown: dict[str, object]) -> None:
+    with pytest.raises(VerificationFailed, match="about no asset"):
+        check_expected(shown, None, AssetId(Hash32(bytes(32))))
+
+
+def test_what_is_about_no_account() -> None:
+    with pytest.raises(VerificationFailed, match="about no account"):
+        check_expected({"present": False, "key": "00"}, STRANGER, None)
 
 
 def test_verifying_remembers_the_newest_round(funded: Path, proof: Path, trust: Path, cli: CommandLine) -> None:
