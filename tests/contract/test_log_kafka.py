@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType
 from kafka_fixture import Kafka
 from log_contract import A0, A1, B0, B1, DEADLINE_S, LogContract, commit, poll_to_the_end, read_all, values
@@ -108,6 +108,30 @@ def test_a_topic_that_would_lose_records_is_refused(
 
     with pytest.raises(ConfigError, match=f"blocks has {setting}={value}"):
         create_for_ever()
+
+
+def test_a_small_batch_that_unpacks_to_more_than_any_reader_takes_is_refused(
+    kafka: Kafka, prefix: str, log: KafkaLog
+) -> None:
+    sender = Producer(
+        {"bootstrap.servers": kafka.bootstrap, "compression.type": "zstd", "message.max.bytes": 1_000_000_000}
+    )
+    refused: list[int | None] = []
+    for value in (b"small" * 100, bytes(110 << 20)):
+        sender.produce(
+            f"{prefix}.transactions",
+            value,
+            partition=0,
+            on_delivery=lambda error, _: refused.append(error and error.code()),
+        )
+        assert sender.flush(60) == 0
+    assert refused == [None, KafkaError.MSG_SIZE_TOO_LARGE]
+    assert values(log, A0) == [b"small" * 100]
+    log.append([Append(A0, None, b"behind")])
+    assert values(log, A0, 2)[1] == b"behind"
+    alter(kafka, prefix, Topic.TRANSACTIONS, "compression.type", "producer")
+    with pytest.raises(ConfigError, match=r"compression\.type=producer, not uncompressed"):
+        until(lambda: log.create_topic(Topic.TRANSACTIONS, 2))
 
 
 def test_what_can_not_be_opened(kafka: Kafka, log: KafkaLog) -> None:

@@ -121,7 +121,7 @@ def test_errors_of_writers_name_their_recovery(
 @pytest.mark.parametrize(
     ("code", "expected", "says"),
     [
-        (KafkaError._BAD_MSG, Fatal, "damaged records on t.*restore"),
+        (KafkaError._BAD_MSG, TaskDiverged, "damaged records on t.*restore"),
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, ConfigError, "refuses"),
         (KafkaError._FAIL, Fatal, "t can't be read"),
     ],

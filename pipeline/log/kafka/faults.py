@@ -6,7 +6,15 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 
-from pipeline.errors import ConfigError, Fatal, HauptbuchError, OutcomeUnknown, TaskFenced, TransactionAbortable
+from pipeline.errors import (
+    ConfigError,
+    Fatal,
+    HauptbuchError,
+    OutcomeUnknown,
+    TaskDiverged,
+    TaskFenced,
+    TransactionAbortable,
+)
 
 # _FENCED is also what a sole owner gets that stalled past the transaction timeout.
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
@@ -97,5 +105,5 @@ def read_fault(error: KafkaError, where: str) -> HauptbuchError:
     if refused is not None:
         return refused
     if error.code() in _DAMAGED:
-        return Fatal(f"damaged records on {where}: {error.str()}; restore the partition from a replica or a backup")
+        return TaskDiverged(f"damaged records on {where}: {error.str()}; restore the partition from a copy")
     return Fatal(f"{where} can't be read: {error.str()}")

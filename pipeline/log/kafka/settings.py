@@ -83,14 +83,9 @@ def consumer_settings(config: KafkaConfig, group: str, *, committed: bool) -> Se
 
 
 def producer_settings(config: KafkaConfig, max_message_bytes: int) -> Settings:
-    """An idempotent producer.
-
-    lz4, since most bytes are signatures and keys of post-quantum suites, which no codec makes smaller: it gives up on
-    them soonest and still folds what repeats.
-    """
+    """An idempotent producer. It does not compress: `transactions` is kept uncompressed, see `topics`."""
     return {
         "linger.ms": 0,
-        "compression.type": "lz4",
         "message.timeout.ms": MESSAGE_TIMEOUT_MS,
         "queue.buffering.max.messages": 1_000_000,
         # After the end of a transaction the broker answers the next one's first request with CONCURRENT_TRANSACTIONS,
@@ -106,9 +101,14 @@ def producer_settings(config: KafkaConfig, max_message_bytes: int) -> Settings:
 
 
 def writer_settings(config: KafkaConfig, max_message_bytes: int, writer_id: str) -> Settings:
-    """A transactional producer; `writer_id` is its fence."""
+    """A transactional producer; `writer_id` is its fence.
+
+    lz4, since most bytes are signatures and keys of post-quantum suites, which no codec makes smaller: it gives up on
+    them soonest and still folds what repeats.
+    """
     return {
         "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+        "compression.type": "lz4",
         **producer_settings(config, max_message_bytes),
         "transactional.id": writer_id,
     }

@@ -41,6 +41,9 @@ _FOREVER: Final = MappingProxyType(
         "unclean.leader.election.enable": "false",
     }
 )
+_FROM_OUTSIDE: Final = frozenset({Topic.TRANSACTIONS})
+"""Whoever may write there sends batches as large as he likes in a few kilobytes: 110 MiB of zeros are 3.5 KB of zstd,
+and the broker measures what arrives. Only where it unpacks them does it refuse those that no client could read."""
 _WHY: Final = "history must stay whole, so that it can be audited"
 
 
@@ -153,7 +156,7 @@ class TopicCatalog:
                 "message.timestamp.type": "CreateTime",
                 # No rule reads a record's timestamp, so that no clock, wherever it stands, is a reason to refuse one.
                 "message.timestamp.after.max.ms": str(2**63 - 1),
-                "compression.type": "producer",
+                "compression.type": "uncompressed" if topic in _FROM_OUTSIDE else "producer",
             }
             new = NewTopic(self.name(topic), partitions, replicas, config=settings)
             self._admin.create_topics([new], request_timeout=_REQUEST_S)[new.topic].result(_REQUEST_S)
@@ -181,6 +184,11 @@ class TopicCatalog:
             found = entries[setting].value
             if found != wanted:
                 raise ConfigError(f"{self.name(topic)} has {setting}={found}, not {wanted}: {_WHY}; set it")
+        if topic in _FROM_OUTSIDE and entries["compression.type"].value != "uncompressed":
+            raise ConfigError(
+                f"{self.name(topic)} has compression.type={entries['compression.type'].value}, not uncompressed: "
+                "a small batch could unpack to more than any reader takes; set it"
+            )
         if int(entries["max.message.bytes"].value) < self._batch_bytes:
             raise ConfigError(
                 f"{self.name(topic)} has max.message.bytes={entries['max.message.bytes'].value}: records of this chain "
