@@ -35,12 +35,15 @@ def run(
 ) -> int:
     """Play a CSV of payments: one account for each name, payers funded by the treasury with just what they spend.
 
-    Runs the node until everything is settled and under a signed root. Exit code 1 where a receipt is not OK.
-    A load that was interrupted is not resumed: what it published stays, and loading the file again pays all again.
+    Runs the node until everything is settled and under a signed root. Exit code 1 where a receipt is not OK, or no row
+    could be taken. A load that was interrupted is not resumed: what it published stays, and loading the file again
+    pays all again.
     """
     if not file.is_file():
         raise ConfigError(f"{file}: no such file; give a CSV file (it is read twice, so no pipe)")
     columns = Columns(payer, payee, amount, asset, reference)
+    if rejects is not None and rejects.exists() and rejects.samefile(file):
+        raise ConfigError(f"--rejects {rejects} is the CSV itself; give another place")
     rejects = rejects or directory / f"rejects-{time.strftime('%Y%m%d-%H%M%S')}.csv"
     with (
         running_node(directory, accept_time=accept_time, kafka=kafka) as node,
@@ -60,7 +63,10 @@ def run(
         json_line(asdict(report))
     else:
         _print(report)
-    return 0 if report.all_ok else 1
+    none_taken = report.rejected > 0 and report.payments == 0
+    if none_taken:
+        note("no row was taken, so nothing was paid")
+    return 0 if report.all_ok and not none_taken else 1
 
 
 def _print(report: LoadReport) -> None:

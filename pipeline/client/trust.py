@@ -124,7 +124,8 @@ def save_trust(path: Path, trust: Trust) -> None:
     written. A crash leaves the old file or the new one. Raises `ConfigError`, and `VerificationFailed` for
     equivocation: the file remembers another checkpoint of the same round.
     """
-    target = Path(os.path.realpath(path))
+    # Only where it is a link itself: the way there may lead through another process's file system.
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
     try:
         with locked(target):
             replace_text(target, _no_older(trust, target).to_json() + "\n")

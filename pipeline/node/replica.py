@@ -20,7 +20,7 @@ from pipeline.node.node import wall_clock_ms
 from pipeline.node.reader import LedgerView
 from pipeline.node.stores import Stores
 from pipeline.shards.progress import Idle, Progress
-from pipeline.shards.recovery import Following
+from pipeline.shards.recovery import Following, inputs_are_gone
 from pipeline.state.store import StateStore
 from pipeline.sync.control_feed import ControlFeed
 
@@ -76,6 +76,8 @@ class Replica:
             self.log.end_offset(TopicPartition(Topic.BLOCKS, task.shard))  # then reads hide nothing before it
             while task.step():
                 pass
+            if task.blocked is not None:  # its inputs stood on the log before it did
+                raise inputs_are_gone(task.blocked)
 
     def close(self) -> None:
         """Idempotent."""

@@ -173,7 +173,10 @@ class Worker:
                 task.assign()
 
     def _retry_at(self, shard: ShardId, now_ms: int) -> int:
-        return self._retry_at_ms.setdefault(shard, now_ms + _RETRY_MS)
+        # Never later than a pause from now: a clock that is set back would keep the shard waiting for as long.
+        at_ms = min(self._retry_at_ms.get(shard, now_ms + _RETRY_MS), now_ms + _RETRY_MS)
+        self._retry_at_ms[shard] = at_ms
+        return at_ms
 
     def _open_task(self, shard: ShardId) -> None:
         store = self.standbys.take(shard) or self._allocator.allocate(shard)

@@ -126,6 +126,14 @@ class Following:
         return self.committed.height, max(self._end_height, self.committed.height)
 
 
+def inputs_are_gone(block: CommittedBlock) -> TaskDiverged:
+    """Of a block that stands on the log without what it consumed."""
+    return TaskDiverged(
+        f"shard {block.header.shard} height {block.header.height} offset {block.offset}: its inputs are "
+        "not on the log; the input topics were truncated or replaced, restore them"
+    )
+
+
 class Recovery:
     """Catches one shard up. Create it only after the writer is fenced: an older tail could still grow."""
 
@@ -147,10 +155,7 @@ class Recovery:
         progressed = self._following.step()
         block = self._following.blocked
         if not progressed and block is not None:
-            raise TaskDiverged(
-                f"shard {block.header.shard} height {block.header.height} offset {block.offset}: its inputs are "
-                "not on the log; the input topics were truncated or replaced, restore them"
-            )
+            raise inputs_are_gone(block)
         return progressed
 
     def progress(self) -> tuple[int, int]:

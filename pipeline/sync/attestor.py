@@ -115,8 +115,6 @@ class Attestor(RoundTask):
         next_round = follower.ledger.round + 1
         if governance is None or self._signed_round == next_round or not follower.is_executed:
             return None
-        if governance.attestor_threshold == 1:
-            return None  # the proposer's own signature decides, and comes with the proposal
         if self._signer.key_id not in {key.key_id for key in governance.attestors}:
             return None
         if any(self._signer.key_id in candidate.signatures for candidate in follower.book.candidates):

@@ -121,6 +121,22 @@ def test_rejected_rows_are_listed_and_are_no_failure(cli: CommandLine, fresh: Pa
     assert units(balances(cli, fresh)) == {"b": 5, "a": 3}
 
 
+def test_a_load_of_which_no_row_can_be_taken_is_a_failure(cli: CommandLine, fresh: Path, tmp_path: Path) -> None:
+    result = cli("load", fresh, write_csv(tmp_path / "p.csv", [("a", "b", "1e5"), ("a", "b", -1)]), *COLUMNS)
+    assert result.code == 1
+    assert "no row was taken" in result.err
+
+
+def test_rejects_never_replace_the_file_that_is_loaded(cli: CommandLine, fresh: Path, tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "p.csv", [("a", "b", 1), ("a", "b", "x")])
+    before = file.read_bytes()
+    (tmp_path / "link.csv").symlink_to(file)
+    for same in (file, tmp_path / "link.csv"):
+        result = cli("load", fresh, file, *COLUMNS, "--rejects", same)
+        assert (result.code, result.error) == (2, f"--rejects {same} is the CSV itself; give another place")
+    assert file.read_bytes() == before
+
+
 def test_limit_reads_so_many_rows(cli: CommandLine, fresh: Path, tmp_path: Path) -> None:
     rows = random_rows(50, 5, seed=5)
     file = write_csv(tmp_path / "p.csv", rows)

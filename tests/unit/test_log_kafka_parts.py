@@ -155,7 +155,7 @@ def lane() -> Iterator[Lane]:
     [
         (KafkaError(KafkaError._AUTO_OFFSET_RESET), TaskDiverged),
         (KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), TaskDiverged),
-        (KafkaError(KafkaError._BAD_MSG), Fatal),
+        (KafkaError(KafkaError._BAD_MSG), TaskDiverged),
         (KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), ConfigError),
         (KafkaError(KafkaError._TRANSPORT, "away", retriable=True), type(None)),
     ],

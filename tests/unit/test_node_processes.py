@@ -222,6 +222,19 @@ def test_who_can_not_prove_a_shard_does_not_fence_it_and_tries_again(bed: Bed) -
     owner.close()
 
 
+def test_a_clock_that_is_set_back_keeps_no_shard_waiting(bed: Bed) -> None:
+    worker, deal = bed.worker("one", BOTH)
+    deal.proves = False
+    for _ in range(20):
+        bed.now_ms += 5
+        worker.step(bed.now_ms)
+    assert leads(worker)
+    bed.now_ms -= 3_600_000
+    deal.proves = True
+    bed.drive(lambda: leads(worker, 0, 1), worker)
+    worker.close()
+
+
 def test_a_second_synchronizer_fences_the_first(bed: Bed) -> None:
     worker, _ = bed.worker("w", BOTH)
     old = bed.signing(None)
