@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.crypto.verifier import PoolVerifier
     from pipeline.errors import HauptbuchError
     from pipeline.ledger.codes import Code
-    from pipeline.ledger.leaves import Balance
+    from pipeline.ledger.leaves import Balance, balance_key
     from pipeline.ledger.packing import pack_transfers
     from pipeline.ledger.transactions import (
         Burn,
@@ -56,7 +56,7 @@ _HOMES = {
     "crypto.verifier": ("PoolVerifier",),
     "errors": ("HauptbuchError",),
     "ledger.codes": ("Code",),
-    "ledger.leaves": ("Balance",),
+    "ledger.leaves": ("Balance", "balance_key"),
     "ledger.packing": ("pack_transfers",),
     "ledger.transactions": (
         "Burn",
@@ -113,6 +113,7 @@ __all__ = [
     "address_of",
     "asset_id_of",
     "audit_log",
+    "balance_key",
     "format_address",
     "load_key",
     "load_trust",
