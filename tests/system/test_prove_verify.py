@@ -30,6 +30,7 @@ from pipeline.ledger.leaves import account_key
 from pipeline.log.port import Append
 from pipeline.node.layout import NodeLayout
 from pipeline.node.reader import LedgerReader
+from pipeline.node.settling import finish
 
 STRANGER = Address(bytes(range(32)))
 
@@ -372,7 +373,7 @@ def test_roots_that_nobody_signed_hinder_no_proof(funded: Path, trust: Path, cli
 
 def test_proving_works_beside_a_running_node(funded: Path, trust: Path, cli: CommandLine) -> None:
     with running_node(funded, accept_time=False) as node:
-        node.run_until(lambda: False, 50)
+        finish(node)  # where the ledger is a minute old, its start makes a block, which is to be signed first
         path = funded / "beside.proof"
         cli.ok("prove", funded, "c", "-o", path)
         assert ": 100000 minor units" in cli.ok("verify", path, "--trust", trust).out
