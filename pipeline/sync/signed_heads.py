@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
-from pipeline.codec.types import MAX_SHARDS
 from pipeline.errors import PoisonRecord, VerificationFailed
 from pipeline.ledger.checkpoints import Checkpoint, SignedStateRoot, StateRoot
+from pipeline.ledger.signed_root import check_place
 from pipeline.log.port import EventLog
-from pipeline.tree.rfc6962 import root_from_inclusion
 
 _MOST: Final = 4_096
 """Offsets at the end of a partition that are looked through: about a second of checking signatures."""
@@ -50,9 +49,8 @@ def _between(log: EventLog, source: TopicPartition, start: int, end: int) -> lis
 
 
 def _is_under(signed: SignedStateRoot, root: StateRoot, checkpoint: Checkpoint, shard: int) -> bool:
-    if root.shard != shard or root.height < 0 or not shard < signed.heads <= MAX_SHARDS:
-        return False
     try:
-        return root_from_inclusion(shard, signed.heads, signed.state_root, signed.path) == checkpoint.heads_root
+        check_place(signed, root, checkpoint)
     except VerificationFailed:
         return False
+    return root.shard == shard
