@@ -19,6 +19,7 @@ from pipeline.testing.kills.campaign import errors_of, running_victim, wait_for_
 PATIENCE_S = 60
 
 
+@pytest.mark.usefixtures("uncovered_children")
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_stops_cleanly_mid_block_and_resumes(bed: Bed, number: signal.Signals) -> None:
     said = bed.root.parent / "said"

@@ -90,6 +90,7 @@ def test_a_bug_is_told_in_one_line(cli: CommandLine, monkeypatch: pytest.MonkeyP
     assert told.error == "internal error: ZeroDivisionError: oh no; run `hauptbuch --debug ...` to see where"
 
 
+@pytest.mark.usefixtures("uncovered_children")
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interrupted_load_stops_cleanly(cli: CommandLine, fresh: Path, tmp_path: Path, number: signal.Signals) -> None:
     process = start("load", fresh, big_file(tmp_path / "p.csv", 20_000), *COLUMNS)
@@ -126,6 +127,7 @@ def test_reading_beside_a_running_node(cli: CommandLine, fresh: Path, tmp_path: 
     assert held == 800
 
 
+@pytest.mark.usefixtures("uncovered_children")
 def test_roots_follow(cli: CommandLine, funded: Path) -> None:
     process = start("roots", funded, "--follow", "--json")
     assert process.stdout is not None

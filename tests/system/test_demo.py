@@ -192,6 +192,7 @@ def test_it_keeps_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "not empty" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("uncovered_children")
 def test_interrupted_it_leaves_nothing_behind(tmp_path: Path) -> None:
     process = start("demo", "--rows", "3000", env={**os.environ, "TMPDIR": str(tmp_path)})
     assert process.stderr is not None
