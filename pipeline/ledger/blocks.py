@@ -11,7 +11,7 @@ from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.codec.types import BlockHash, ChainId, Hash32, Height, ShardId, Slot, tagged_hash
 from pipeline.errors import PoisonRecord
 from pipeline.ledger.packing import SLOT_ENTRY, ChannelHead, pack_channels, unpack_channels
-from pipeline.tree.rfc6962 import merkle_root
+from pipeline.tree.rfc6962 import leaf_hash, merkle_root
 
 _LEAF_OFFSET: Final = Struct(">QI")
 _LENGTH: Final = Struct(">I")
@@ -134,6 +134,11 @@ def frame_header(datum: bytes) -> bytes:
 def input_root(records: Iterable[LogRecord]) -> Hash32:
     """RFC 6962 root over leaves offset:u64 ‖ len:u32 (FFFFFFFF = null) ‖ key ‖ len ‖ value."""
     return merkle_root([_input_leaf(record) for record in records])
+
+
+def input_digest(record: LogRecord) -> Hash32:
+    """The hash of a record's leaf under `input_root`."""
+    return leaf_hash(_input_leaf(record))
 
 
 def _input_leaf(record: LogRecord) -> bytes:

@@ -62,6 +62,7 @@ class BlockInputs:
 class ExecutedBlock:
     """A block that is not committed yet. `datum` is the header's; `receipts` are datums, leaves of `receipts_root`."""
 
+    inputs: BlockInputs
     header: BlockHeader
     datum: bytes
     block_hash: BlockHash
@@ -314,7 +315,7 @@ class _BlockRun:
         hashed = block_hash(datum)
         after = replace(after, block_hash=hashed)
         return ExecutedBlock(
-            header, datum, hashed, after, prepared, receipts, tuple(bundles), tuple(self._dead_letters)
+            inputs, header, datum, hashed, after, prepared, receipts, tuple(bundles), tuple(self._dead_letters)
         )
 
     def _conserving_changes(self) -> dict[StateKey, bytes | None]:

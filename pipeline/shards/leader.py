@@ -23,6 +23,7 @@ from pipeline.ledger.reading import InputReader
 from pipeline.log.port import Append, EventLog, TransactionalWriter
 from pipeline.shards.backlog import Backlog
 from pipeline.shards.birth import Birth
+from pipeline.shards.consumed import CONSUMED, Consumed
 from pipeline.shards.observer import ShardObserver
 from pipeline.shards.outputs import block_appends, encode_appends
 from pipeline.shards.progress import Idle, Progress, earliest
@@ -58,12 +59,16 @@ class LeaderStats:
 
 
 class Leader:
-    """Leads one shard from a cursor that equals the log's end. `accept_time`: an operator vouches for the clock."""
+    """Leads one shard from a cursor that equals the log's end. `accept_time`: an operator vouches for the clock.
+
+    `consumed`: the last records of the inputs that the cursor is behind.
+    """
 
     def __init__(
         self,
         chain: Chain,
         cursor: ShardCursor,
+        consumed: Consumed,
         log: EventLog,
         store: StateStore,
         writer: TransactionalWriter,
@@ -86,6 +91,7 @@ class Leader:
         self.backlog = Backlog(log, cursor)
         self._birth = Birth(chain, cursor, verifier)
         self.committed = cursor
+        self._consumed = consumed
         self._cursor = cursor
         self._looked_at = 0
         self._view: StateView = store.view()
@@ -119,9 +125,11 @@ class Leader:
             return False
         self._observer.committed()
         block, outputs = self._committing.block, encode_appends(self._committing.appends)
-        self._store.commit(block.prepared, {CURSOR: block.cursor.to_bytes(), OUTPUTS: outputs})
+        consumed = self._consumed.after(block.inputs)
+        meta = {CURSOR: block.cursor.to_bytes(), CONSUMED: consumed.to_bytes(), OUTPUTS: outputs}
+        self._store.commit(block.prepared, meta)
         self._committing = None
-        self.committed = block.cursor
+        self.committed, self._consumed = block.cursor, consumed
         self.stats.blocks += 1
         self.stats.records += sum(item.count for item in block.header.inputs)
         self._observer.stored(block)

@@ -18,6 +18,7 @@ from pipeline.ledger.cursor import ShardCursor
 from pipeline.ledger.engine import BlockInputs
 from pipeline.log.port import Append, EventLog
 from pipeline.shards.block_reader import BlockReader, CommittedBlock
+from pipeline.shards.consumed import CONSUMED, Consumed, check_consumed
 from pipeline.shards.follower import follow, read_inputs
 from pipeline.shards.leader import CURSOR, OUTPUTS
 from pipeline.shards.outputs import block_appends, decode_appends, encode_appends
@@ -67,7 +68,10 @@ class Following:
     """One shard's store, block by block up to the log's end: whatever recovers, stands by or reads is this."""
 
     def __init__(self, chain: Chain, shard: ShardId, log: EventLog, store: StateStore, verifier: Verifier) -> None:
-        """Goes on where the store stands. Raises `TaskDiverged` where the log does not hold its block."""
+        """Goes on where the store stands.
+
+        Raises `TaskDiverged` where the log does not hold its block, or not the inputs that it consumed.
+        """
         self._chain = chain
         self.shard = shard
         self._log = log
@@ -76,6 +80,7 @@ class Following:
         cursor = self.committed = stored_cursor(chain, shard, store)
         offset = find_block(log, shard, cursor.height, stored_place(store)) if cursor.height >= 0 else 0
         self.place = Place(cursor.height, offset)
+        self.consumed = check_consumed(log, cursor, store)
         self._reader = BlockReader(log, shard, cursor.height + 1, cursor.block_hash, start_offset=offset)
         self._waiting: deque[CommittedBlock] = deque()
         self._end_height: int | None = None
@@ -84,6 +89,8 @@ class Following:
     """Where the store stands."""
     place: Place
     """Where its block stands on the log; height -1 before the first."""
+    consumed: Consumed
+    """The last records that the store consumed."""
 
     def step(self, enough_bytes: int = _BYTES_A_STEP) -> bool:
         """Execute blocks until so many bytes of input; whether there were any whose inputs are here.
@@ -109,9 +116,15 @@ class Following:
         place = Place(block.header.height, block.offset)
         # Whoever comes to lead from this store must be able to publish its last block's outputs once more.
         outputs = encode_appends(block_appends(executed))
-        meta = {CURSOR: executed.cursor.to_bytes(), OUTPUTS: outputs, PLACE: place.to_bytes()}
+        consumed = self.consumed.after(inputs)
+        meta = {
+            CURSOR: executed.cursor.to_bytes(),
+            CONSUMED: consumed.to_bytes(),
+            OUTPUTS: outputs,
+            PLACE: place.to_bytes(),
+        }
         self.store.commit(executed.prepared, meta)
-        self.committed, self.place = executed.cursor, place
+        self.committed, self.place, self.consumed = executed.cursor, place, consumed
 
     @property
     def blocked(self) -> CommittedBlock | None:
@@ -149,6 +162,11 @@ class Recovery:
     def cursor(self) -> ShardCursor:
         """Where the store stands."""
         return self._following.committed
+
+    @property
+    def consumed(self) -> Consumed:
+        """The last records that the store consumed."""
+        return self._following.consumed
 
     def step(self) -> bool:
         """Follow some blocks; False at the log's end. Raises `TaskDiverged` on any disagreement."""

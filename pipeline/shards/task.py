@@ -183,6 +183,7 @@ class ShardTask:
         self.leader = Leader(
             self._chain,
             recovery.cursor,
+            recovery.consumed,
             self._log,
             self.store,
             writer,

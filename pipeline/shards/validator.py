@@ -9,6 +9,7 @@ from pipeline.ledger.blocks import BlockHeader
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.cursor import ShardCursor
 from pipeline.log.port import EventLog
+from pipeline.shards.consumed import check_consumed
 from pipeline.shards.recovery import block_at, find_block, stored_cursor
 from pipeline.shards.signed_roots import SignedRoots
 from pipeline.state.store import StateStore
@@ -26,8 +27,9 @@ class ShardValidator:
         self._roots = SignedRoots(chain, log, verifier)
 
     def validate(self, store: StateStore) -> ShardCursor:
-        """Cursor, state root and channels agree with the header of the store's last block, which is on the log, as is
-        the last signed one; the header touched slots of this shard only. Returns where the store stands.
+        """Cursor, state root and channels agree with the header of the store's last block, which is on the log, as are
+        the last signed one and the inputs last consumed; the header touched slots of this shard only. Returns where
+        the store stands.
 
         Raises `InvalidShard` where something contradicts, `StateManagementFailed` for an unreadable store.
         """
@@ -36,6 +38,7 @@ class ShardValidator:
             cursor = stored_cursor(self._chain, shard, store)
             if cursor.height >= 0:
                 self._check_head(store, cursor)
+                check_consumed(self._log, cursor, store)
             signed = self._roots.newest(shard)
             if signed is not None and block_at(self._log, shard, signed.height) != signed.block_hash:
                 raise InvalidShard(

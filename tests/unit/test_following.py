@@ -10,6 +10,7 @@ from pipeline.codec.types import ShardId
 from pipeline.errors import TaskDiverged
 from pipeline.ledger.blocks import BlockHeader
 from pipeline.log.port import EventLog
+from pipeline.shards.consumed import CONSUMED
 from pipeline.shards.leader import CURSOR, OUTPUTS
 from pipeline.shards.life import TaskState
 from pipeline.shards.recovery import PLACE, Following, Place, block_at, find_block, stored_place
@@ -76,6 +77,7 @@ def test_a_follower_comes_to_the_leaders_store_and_says_how_far_it_is(net: Shard
     assert leaves(store) == leaves(led.store)
     assert store.meta(OUTPUTS) == led.store.meta(OUTPUTS)
     assert store.meta(CURSOR) == led.store.meta(CURSOR)
+    assert store.meta(CONSUMED) == led.store.meta(CONSUMED) is not None
 
 
 def test_progress_grows_with_a_log_that_grows(net: ShardNet) -> None:
@@ -99,7 +101,7 @@ def test_a_store_that_followed_knows_its_place_and_need_not_search(net: ShardNet
     assert BlockHeader.from_record(net.log.read(BLOCKS, place.offset, 1, 1)[0].value)[0].height == place.height
     log = Counted(net.log)
     assert following(net, store, log).place == place
-    assert log.reads == 1
+    assert log.reads == 1 + len((Topic.CONTROL, Topic.TRANSACTIONS))  # its block, and the last records that it consumed
     log = Counted(net.log)
     store.commit(store.view().prepare({}), {PLACE: None})
     assert following(net, store, log).place.height == place.height

@@ -15,6 +15,7 @@ from pipeline.ledger.leaves import account_key
 from pipeline.ledger.receipts import ReceiptChunk, TransactionReceipt, decode_receipt
 from pipeline.log.port import Append
 from pipeline.shards.allocator import ShardAllocator
+from pipeline.shards.consumed import CONSUMED
 from pipeline.shards.leader import CURSOR
 from pipeline.shards.life import TaskState
 from pipeline.shards.manager import NewShard, ShardManager
@@ -115,6 +116,16 @@ def test_state_that_the_log_contradicts() -> None:
     stolen: StateKey = account_key(net.chain.genesis.treasury)
     store.commit(store.view().prepare({stolen: bytes(41)}), {})
     with pytest.raises(errors.InvalidShard, match="state root is not the block's; keep the store"):
+        ShardValidator(net.chain, net.log, net.verifier).validate(store)
+
+
+def test_inputs_that_the_log_contradicts() -> None:
+    net, *_ = managed()
+    store = net.stores[0]
+    kept = store.meta(CONSUMED)
+    assert kept is not None
+    store.commit(store.view().prepare({}), {CONSUMED: kept[:-1] + bytes([kept[-1] ^ 1])})
+    with pytest.raises(errors.InvalidShard, match=r"transactions offset \d+ does not hold the record"):
         ShardValidator(net.chain, net.log, net.verifier).validate(store)
 
 

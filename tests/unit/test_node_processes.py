@@ -18,6 +18,7 @@ from pipeline.ledger.checkpoints import Assurance
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.membership import Revoked
 from pipeline.log.port import Append
+from pipeline.log.records import encode_record, record_key
 from pipeline.node.bootstrap import create_topics, new_chain
 from pipeline.node.layout import NodeLayout
 from pipeline.node.node import wall_clock_ms
@@ -85,7 +86,8 @@ class Bed:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.chain: Chain = NEW.chain
-        self.log = EmbeddedLog(MemoryKeyValue())
+        self.disk = MemoryKeyValue()
+        self.log = EmbeddedLog(self.disk)
         create_topics(self.log, self.chain)
         self.now_ms = wall_clock_ms()
         self.said: list[str] = []
@@ -338,6 +340,31 @@ def test_a_copy_that_diverges_is_left_alone_and_harms_nobody(bed: Bed) -> None:
     second.give(frozenset({ShardId(0), ShardId(1)}))
     bed.drive(lambda: two.tasks.get(ShardId(0)) is not None and two.tasks[ShardId(0)].state is TaskState.HALTED, two)
     assert leads(two, 1)
+    two.close()
+
+
+def test_a_copy_does_not_go_on_upon_inputs_that_were_made_again(bed: Bed) -> None:
+    source = TopicPartition(Topic.TRANSACTIONS, 0)
+    bed.log.append([Append(source, None, b"no transaction")])
+    heard: list[str] = []
+    one, _ = bed.worker("one", BOTH)
+    two, second = bed.worker("two", frozenset(), heard)
+    second.inherits = BOTH
+    bed.drive(lambda: two.standbys.warm == BOTH and one.tasks[ShardId(0)].committed.positions[2] == 1, one, two)
+    bed.drive(lambda: f"0 follows {one.tasks[ShardId(0)].committed.height}" in heard, one, two)
+    for worker in (one, two):
+        worker.close()
+    place = record_key(source, 0)
+    bed.disk.write({place: encode_record(place, None, b"of another history")}, sync=True)
+    heard.clear()
+    two, second = bed.worker("two", frozenset(), heard)
+    second.inherits = BOTH
+    bed.drive(lambda: any("failed" in text for text in heard) and two.standbys.warm == {ShardId(1)}, two)
+    assert any(
+        "0 failed: shard 0 height" in text and "does not hold the record that was consumed" in text for text in heard
+    )
+    second.give(BOTH)
+    bed.drive(lambda: leads(two, 1) and two.tasks[ShardId(0)].state is TaskState.HALTED, two)
     two.close()
 
 
