@@ -89,7 +89,11 @@ class Replica:
         for number in range(len(self.tasks), active_shards):
             shard = ShardId(number)
             store = self._stores.open_shard(self.layout.shard(number), shard)
-            self.tasks.append(Following(self.chain, shard, self.log, store, self.verifier))
+            try:
+                self.tasks.append(Following(self.chain, shard, self.log, store, self.verifier))
+            except BaseException:  # of a log that does not answer too: then it is opened once more
+                self._stores.close_one(self.layout.shard(number))
+                raise
 
 
 class ReplicaReader(LedgerView):

@@ -26,9 +26,14 @@ class Stores:
         return kv
 
     def open_shard(self, path: Path, shard: ShardId) -> StateStore:
-        """The state store of a shard."""
+        """The state store of a shard. Raises as `StateStore`, with nothing left open."""
         share = self._cache_bytes // (len(self._states) + 1)
-        state = StateStore(self.open(path), shard, self._chain.shard_map.slots_of(shard), share)
+        kv = self.open(path)
+        try:
+            state = StateStore(kv, shard, self._chain.shard_map.slots_of(shard), share)
+        except BaseException:
+            self.close_one(path)
+            raise
         self._states[path] = state
         self._share_out()
         return state

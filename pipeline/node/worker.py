@@ -14,7 +14,7 @@ from pipeline.codec.types import ShardId
 from pipeline.config import Config
 from pipeline.crypto.suites import STANDARD_SUITES, SuiteSet
 from pipeline.crypto.verifier import PoolVerifier
-from pipeline.errors import HauptbuchError, Retryable, TaskDiverged
+from pipeline.errors import HauptbuchError, Retryable, ShardAllocationFailed, TaskDiverged
 from pipeline.ledger.chain import Chain
 from pipeline.log.membership import Revoked
 from pipeline.log.port import EventLog
@@ -98,6 +98,8 @@ class Worker:
         self._stores = Stores(chain, config.store.cache_bytes)
         self._allocator = ShardAllocator(chain, self._open_store, config.system.max_shards)
         self.tasks: dict[ShardId, ShardTask] = {}
+        self._unopened: set[ShardId] = set()
+        """Shards that came here and have no task: halted, since their stores can't be opened."""
         self._retry_at_ms: dict[ShardId, int] = {}
         self._observers: dict[ShardId, ShardObserver] = {}
         self._reported_ms = 0
@@ -154,7 +156,7 @@ class Worker:
 
     def close(self) -> None:
         """Finish what is being committed, leave the group, close everything. Idempotent."""
-        self._revoked(frozenset(self.tasks), False)
+        self._revoked(frozenset(self.tasks) | self._unopened, False)
         self.standbys.close()
         self._group.close()
         self._stores.close()
@@ -166,7 +168,7 @@ class Worker:
         for shard in self._group.shards:
             task = self.tasks.get(shard)
             if task is None:
-                if shard < self._control.newest.active_shards:
+                if shard < self._control.newest.active_shards and shard not in self._unopened:
                     self._open_task(shard)
             elif task.state is TaskState.UNASSIGNED and now_ms >= self._retry_at(shard, now_ms):
                 del self._retry_at_ms[shard]
@@ -179,8 +181,13 @@ class Worker:
         return at_ms
 
     def _open_task(self, shard: ShardId) -> None:
-        store = self.standbys.take(shard) or self._allocator.allocate(shard)
         observer = self._observers[shard] = self._observe(shard)
+        try:
+            store = self.standbys.take(shard) or self._allocator.allocate(shard)
+        except ShardAllocationFailed as error:
+            self._unopened.add(shard)
+            observer.moved(TaskState.HALTED, error)
+            return
         task = ShardTask(self.chain, shard, self.log, store, self._verifier, self._group, self._config, observer)
         self.tasks[shard] = task
         self._group.report({owned: one.committed.positions[2] for owned, one in self.tasks.items()})
@@ -226,6 +233,9 @@ class Worker:
             self._retry_at_ms.pop(task.shard, None)
             self._close_store(task.shard)
             self._observers.pop(task.shard).gone()
+        for shard in shards & self._unopened:
+            self._unopened.remove(shard)
+            self._observers.pop(shard).gone()
 
 
 def _is_committing(task: ShardTask) -> bool:

@@ -1,5 +1,6 @@
 """Worker, synchronizer, attestors and replica together on one log, without a cluster: the test deals out the shards."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pipeline.config import Config, ShardConfig
 from pipeline.crypto.port import SuiteId
 from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.crypto.verifier import InlineVerifier
-from pipeline.errors import ConfigError, HauptbuchError, TaskDiverged, TaskFenced
+from pipeline.errors import ConfigError, HauptbuchError, Retryable, TaskDiverged, TaskFenced
 from pipeline.kv.memory import MemoryKeyValue
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Assurance
@@ -24,10 +25,12 @@ from pipeline.node.layout import NodeLayout
 from pipeline.node.node import wall_clock_ms
 from pipeline.node.replica import Replica, ReplicaReader
 from pipeline.node.signing import SigningNode
+from pipeline.node.stores import Stores
 from pipeline.node.worker import Worker
 from pipeline.shards.life import TaskState
 from pipeline.shards.observer import CopyObserver, ShardObserver
 from pipeline.shards.progress import Idle
+from pipeline.shards.recovery import Following
 from pipeline.shards.signed_roots import SignedRoots
 
 NEW = new_chain(
@@ -235,6 +238,81 @@ def test_a_clock_that_is_set_back_keeps_no_shard_waiting(bed: Bed) -> None:
     deal.proves = True
     bed.drive(lambda: leads(worker, 0, 1), worker)
     worker.close()
+
+
+def make_foreign(path: Path) -> None:
+    stores = Stores(NEW.chain, 1 << 20)
+    state = stores.open_shard(path, ShardId(1))
+    state.commit(state.view().prepare({}), {})
+    stores.close()
+
+
+def make_damaged(path: Path) -> None:
+    make_foreign(path)
+    (path / "CURRENT").write_bytes(b"MANIFEST-999999\n")
+
+
+def make_file(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.touch()
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(make_foreign, "is that of shard 1, not of 0"), (make_damaged, "failed|damaged"), (make_file, "File exists")],
+)
+def test_a_store_that_can_not_be_opened_halts_its_shard_alone(
+    bed: Bed, make: Callable[[Path], None], reason: str
+) -> None:
+    path = NodeLayout(bed.root / "w").shard(0)
+    make(path)
+    worker, deal = bed.worker("w", BOTH)
+    bed.drive(lambda: leads(worker, 1), worker)
+    for _ in range(50):
+        bed.now_ms += 100
+        worker.step(bed.now_ms)
+    halts = [text for text in bed.said if text.startswith("shard 0")]
+    assert len(halts) == 1
+    assert re.match(rf"shard 0: halted: the state store of shard 0 can't be opened: .*({reason})[^\n]*$", halts[0])
+    assert leads(worker, 1)
+    # It is opened anew when it comes again.
+    deal.give(frozenset({ShardId(1)}))
+    worker.step(bed.now_ms)
+    assert bed.said[-1] == "shard 0 is gone"
+    path.rename(bed.root / "kept")
+    deal.give(BOTH)
+    bed.drive(lambda: leads(worker, 0, 1), worker)
+    worker.close()
+
+
+def test_a_worker_ends_cleanly_with_a_shard_whose_store_was_not_opened(bed: Bed) -> None:
+    make_foreign(NodeLayout(bed.root / "w").shard(0))
+    worker, deal = bed.worker("w", BOTH)
+    bed.drive(lambda: leads(worker, 1), worker)
+    worker.close()
+    assert deal.left
+    assert "shard 0 is gone" in bed.said
+
+
+def test_a_replica_opens_a_shard_again_whose_log_did_not_answer(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = NodeLayout(bed.root / "replica")
+    layout.root.mkdir()
+    layout.genesis.write_bytes(bed.chain.genesis.to_record())
+    replica = Replica(layout, Config(), bed.log)
+    replica.tasks.pop()  # as if it were created later
+    replica._stores.close_one(layout.shard(1))
+    answers: list[Exception] = [Retryable("no answer")]
+
+    def following(*args: object) -> Following:
+        if answers:
+            raise answers.pop()
+        return Following(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("pipeline.node.replica.Following", following)
+    assert replica.step(bed.now_ms) == Idle(bed.now_ms + 200)
+    replica.step(bed.now_ms)
+    assert len(replica.tasks) == 2
+    replica.close()
 
 
 def test_a_second_synchronizer_fences_the_first(bed: Bed) -> None:

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from pipeline.codec.types import ShardId
 from pipeline.crypto.port import SuiteId
 from pipeline.crypto.suites import STANDARD_SUITES
+from pipeline.errors import ConfigError
 from pipeline.node.bootstrap import new_chain
 from pipeline.node.stores import Stores
 
@@ -21,4 +24,16 @@ def test_open_state_stores_share_the_memory(tmp_path: Path) -> None:
     stores.close_one(tmp_path / "sync")
     assert [states[0].cache_bytes, states[2].cache_bytes] == [MEMORY // 2] * 2
     assert stores.open_shard(tmp_path / "1", ShardId(1)).cache_bytes == MEMORY // 3
+    stores.close()
+
+
+def test_a_store_that_is_refused_is_not_left_open_and_takes_no_memory(tmp_path: Path) -> None:
+    chain = new_chain(STANDARD_SUITES, "test", 3, 1, suite_id=SuiteId.ML_DSA_44, seed=b"s" * 32).chain
+    stores = Stores(chain, MEMORY)
+    state = stores.open_shard(tmp_path / "0", ShardId(0))
+    state.commit(state.view().prepare({}), {})
+    stores.close_one(tmp_path / "0")
+    with pytest.raises(ConfigError, match="that of shard 0, not of 1"):
+        stores.open_shard(tmp_path / "0", ShardId(1))
+    assert stores.open_shard(tmp_path / "0", ShardId(0)).cache_bytes == MEMORY
     stores.close()
