@@ -3,10 +3,11 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import ConfigEntry, ConfigResource, TopicDescription
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,9 +25,11 @@ from pipeline.errors import (
     TransactionAbortable,
 )
 from pipeline.log.kafka import lane as lane_module
+from pipeline.log.kafka import log as log_module
 from pipeline.log.kafka import producing, topics, window
 from pipeline.log.kafka.faults import plain_errors, read_fault, write_fault
 from pipeline.log.kafka.lane import Lane
+from pipeline.log.kafka.log import KafkaLog
 from pipeline.log.kafka.producing import PlainProducer
 from pipeline.log.kafka.settings import (
     LOGGER,
@@ -260,6 +263,39 @@ def test_a_broker_that_has_not_heard_of_a_new_topic_is_asked_again() -> None:
     answers.append(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
     with pytest.raises(ConfigError, match=r"p\.blocks: Kafka refuses this client"):
         catalog._check_settings(Topic.BLOCKS)
+
+
+def test_whoever_reads_without_a_pause_notices_too_that_a_topic_was_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    now_s = [1_000.0]
+
+    class Admin:
+        uuid = "first"
+
+        def describe_topics(self, names: TopicCollection, request_timeout: float) -> dict[str, Future[Any]]:
+            asked.append(self.uuid)
+            future: Future[Any] = Future()
+            future.set_result(TopicDescription("p.blocks", self.uuid, False, [None] * 2))  # type: ignore[list-item]
+            return {"p.blocks": future}
+
+    log = KafkaLog(NOBODY, "p")
+    admin = log._topics._admin = Admin()  # type: ignore[assignment]
+    monkeypatch.setattr(log._reader, "read", lambda *_: [])
+    monkeypatch.setattr(log_module, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    source = TopicPartition(Topic.BLOCKS, 1)
+
+    def read_for(seconds: int) -> None:
+        for _ in range(100 * seconds):
+            now_s[0] += 0.01
+            assert log.read(source, 0, 1, 1) == []
+
+    read_for(20)
+    assert 4 <= len(asked) <= 6
+    admin.uuid = "second"
+    with pytest.raises(TaskDiverged, match=r"p\.blocks was deleted and made again"):
+        read_for(6)
+    monkeypatch.undo()
+    log.close()
 
 
 def test_a_topic_that_one_broker_has_not_heard_of_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:

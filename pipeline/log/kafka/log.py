@@ -101,6 +101,7 @@ class KafkaLog:
     def read(self, source: TopicPartition, start: int, max_records: int, max_bytes: int) -> list[LogRecord]:
         """As the port."""
         self._check_open()
+        self._topics.look(time.monotonic())  # whoever is busy never waits
         self._topics.require(source)
         return self._reader.read(source, start, max_records, max_bytes)
 
