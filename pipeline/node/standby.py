@@ -114,21 +114,31 @@ class Standbys:
         following = copy.following
         if following.step(_ONE_BLOCK) if briefly else following.step():
             if copy.is_warm:
+                copy.tell_at_ms = None
                 copy.observer.follows(following.committed.height)
             else:
-                self._tell(copy, following, now_ms)
+                self._is_behind(copy, following, now_ms)
             return True
-        if not copy.is_warm and following.blocked is None:
+        if following.blocked is not None:
+            # Inputs mostly come a moment after the block that names them.
+            if self._is_behind(copy, following, now_ms):
+                copy.is_warm = False
+            return False
+        copy.tell_at_ms = None
+        if not copy.is_warm:
             copy.is_warm = True
             copy.observer.follows(following.committed.height)
         return False
 
-    def _tell(self, copy: _Copy, following: Following, now_ms: int) -> None:
-        if copy.tell_at_ms is None:
-            copy.tell_at_ms = now_ms + _TELL_MS
-        elif now_ms >= copy.tell_at_ms:
-            copy.tell_at_ms = now_ms + _TELL_MS
-            copy.observer.catching_up(*following.progress())
+    def _is_behind(self, copy: _Copy, following: Following, now_ms: int) -> bool:
+        """Whether the copy has been without some block for a while; tells how far it is once in that time."""
+        latest_ms = now_ms + _TELL_MS  # a clock that was set back must not prolong it
+        copy.tell_at_ms = latest_ms if copy.tell_at_ms is None else min(copy.tell_at_ms, latest_ms)
+        if now_ms < copy.tell_at_ms:
+            return False
+        copy.tell_at_ms = latest_ms
+        copy.observer.catching_up(*following.progress())
+        return True
 
     def _fail(self, copy: _Copy, error: HauptbuchError) -> None:
         copy.failed, copy.is_warm, copy.following = True, False, None

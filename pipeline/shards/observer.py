@@ -47,7 +47,7 @@ class CopyObserver:
     """Told by the same thread of a warm copy; this one ignores it all. May neither raise nor wait."""
 
     def catching_up(self, height: int, end: int) -> None:
-        """Once a second while the copy is behind: it is at block `height`, the log ended at `end`."""
+        """Once a second while the copy is behind, and so not warm: it is at block `height`, the log ended at `end`."""
 
     def follows(self, height: int) -> None:
         """The copy has all blocks that there are, up to `height`: told when it first has, and after each step since."""

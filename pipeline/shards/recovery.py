@@ -132,11 +132,12 @@ class Following:
         return self._waiting[0] if self._waiting else None
 
     def progress(self) -> tuple[int, int]:
-        """(height of the store, height of the log as this was first asked). Raises as the log."""
+        """(height of the store, height of the log as this was first asked or read since). Raises as the log."""
         if self._end_height is None or self._end_height < self.committed.height:
             record = last_record(self._log, TopicPartition(Topic.BLOCKS, self.shard))
             self._end_height = -1 if record is None else _header(self.shard, record)[0].height
-        return self.committed.height, max(self._end_height, self.committed.height)
+        read = self._waiting[-1].header.height if self._waiting else self.committed.height
+        return self.committed.height, max(self._end_height, read)
 
 
 def inputs_are_gone(block: CommittedBlock) -> TaskDiverged:

@@ -28,7 +28,7 @@ class CopyWatch(CopyObserver):
 
     def catching_up(self, height: int, end: int) -> None:
         """As the observer."""
-        self.height = height
+        self.height, self.is_warm = height, False
         self._log.info(f"shard {self.shard}: standby, block {height} of {end}, {percent(height, end)} %", height=height)
 
     def follows(self, height: int) -> None:

@@ -31,7 +31,7 @@ METRICS: Final[Mapping[str, Kind]] = {
     "hauptbuch_shard_records_total": Kind("counter", ("shard", "fate"), "Input records of these blocks by fate."),
     "hauptbuch_shard_gas_total": Kind("counter", ("shard",), "Gas of these blocks."),
     "hauptbuch_standby_height": Kind("gauge", ("shard",), "Height of the last block in a warm copy."),
-    "hauptbuch_standby_warm": Kind("gauge", ("shard",), "1 once a copy that is kept here had all blocks."),
+    "hauptbuch_standby_warm": Kind("gauge", ("shard",), "1 where a copy that is kept here has all blocks."),
     "hauptbuch_group_shards": Kind("gauge", (), "Partitions that the group assigned to this worker, idle ones too."),
     "hauptbuch_rebalances_total": Kind("counter", (), "Assignments and revocations by the group of workers."),
     "hauptbuch_fencings_total": Kind(

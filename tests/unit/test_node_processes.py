@@ -477,6 +477,39 @@ def test_a_copy_that_is_far_behind_says_how_far(bed: Bed) -> None:
     two.close()
 
 
+def test_a_copy_that_lacks_the_inputs_of_a_block_is_not_warm_until_it_has_them(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, heard = TopicPartition(Topic.TRANSACTIONS, 0), list[str]()
+    one, _ = bed.worker("one", BOTH)
+    two, second = bed.worker("two", frozenset(), heard)
+    second.inherits = BOTH
+    bed.drive(lambda: two.standbys.warm == BOTH and {"0 follows 0", "1 follows 0"} <= set(heard), one, two)
+    bed.log.append([Append(source, None, b"no transaction")])
+    bed.drive(lambda: one.tasks[ShardId(0)].committed.positions[2] == 1, one)
+    height = one.tasks[ShardId(0)].committed.height
+    one.close()
+    read, end_offset = bed.log.read, bed.log.end_offset
+    with monkeypatch.context() as patch:
+        patch.setattr(bed.log, "read", lambda place, *where: [] if place == source else read(place, *where))
+        patch.setattr(bed.log, "end_offset", lambda place: 0 if place == source else end_offset(place))
+        heard.clear()
+        for _ in range(9):
+            two.step(bed.now_ms)
+            assert two.standbys.warm == BOTH  # it may have them in a moment
+            bed.now_ms += 100
+        bed.now_ms -= 3_600_000  # a clock that is set back keeps nobody waiting
+        for _ in range(21):
+            two.step(bed.now_ms)
+            bed.now_ms += 100
+        assert two.standbys.warm == {ShardId(1)}
+        assert heard == [f"0 at {height - 1} of {height}"] * 2
+    heard.clear()
+    bed.drive(lambda: two.standbys.warm == BOTH, two)
+    assert heard == [f"0 follows {height}"]
+    two.close()
+
+
 def test_a_worker_whose_topics_were_replaced_leads_nothing_and_stays(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     worker, deal = bed.worker("one", BOTH)
     bed.drive(lambda: all(task.state is TaskState.LEADING for task in worker.tasks.values()) and worker.tasks, worker)

@@ -237,12 +237,18 @@ def test_copies_have_series_of_their_own() -> None:
         copy.follows(10)
         assert numbers(net.watch)["hauptbuch_standby_height", "3"] == 10
         assert numbers(net.watch)["hauptbuch_standby_warm", "3"] == 1
+        copy.catching_up(10, 11)
+        assert numbers(net.watch)["hauptbuch_standby_warm", "3"] == 0
+        copy.follows(11)
+        assert numbers(net.watch)["hauptbuch_standby_warm", "3"] == 1
         copy.failed(TaskDiverged("audit the shard"))
         assert numbers(net.watch)["hauptbuch_standby_warm", "3"] == 0
         copy.gone()
-    assert [line["event"] for line in said][:2] == [
+    assert [line["event"] for line in said][:4] == [
         "shard 3: standby, block 4 of 9, 50 %",
         "shard 3: standby, block 9, warm",
+        "shard 3: standby, block 10 of 11, 91 %",
+        "shard 3: standby, block 11, warm",
     ]
-    assert said[2]["event"] == "shard 3: standby stopped: audit the shard"
+    assert said[4]["event"] == "shard 3: standby stopped: audit the shard"
     assert ("hauptbuch_standby_height", "3") not in numbers(net.watch)
