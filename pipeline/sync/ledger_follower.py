@@ -81,6 +81,7 @@ class LedgerFollower:
         self.control = ControlFeed(chain, log, verifier)
         self.book = RoundBook(chain, log, verifier, next_offset)
         self.tracks: list[ShardTrack] = []
+        self._valid: tuple[Candidate, Judgement] | None = None  # one: a plan holds a whole round
 
     def poll(self, now_ms: int, most_rounds: int = _ROUNDS_A_POLL) -> bool:
         """Read what is new; whether there was anything. Raises `TaskDiverged` on any disagreement."""
@@ -156,6 +157,7 @@ class LedgerFollower:
         for shard in after.advanced:
             self.tracks[shard].sign_off(after.shards[shard].head.height)
         self.book.turn()
+        self._valid = None
 
     def next_cut(self) -> dict[int, int]:
         """Shard -> height of the greatest consistent cut, for the shards that it moves."""
@@ -182,8 +184,21 @@ class LedgerFollower:
         """Whether the proposal is what the blocks lead to. What is not read or executed yet, or ahead of the clock,
         waits. Who signs asks `is_executed` too: a quorum's round is adopted on the way to where the store is.
 
+        What does not wait is judged once: whoever may write `checkpoints` must not buy work at every step.
         Raises `TaskDiverged` where it names a block that executed a forged bundle.
         """
+        if candidate.is_invalid:
+            return _INVALID
+        if self._valid is not None and self._valid[0] is candidate:
+            return self._valid[1]
+        judgement = self._judge(candidate, now_ms)
+        if judgement.validity is Validity.INVALID:
+            candidate.is_invalid = True
+        elif judgement.validity is Validity.VALID:
+            self._valid = candidate, judgement
+        return judgement
+
+    def _judge(self, candidate: Candidate, now_ms: int) -> Judgement:
         checkpoint, advanced = candidate.checkpoint, candidate.proposal.advanced
         shards = [shard for shard, _ in advanced]
         if not shards or any(a >= b for a, b in pairwise(shards)):

@@ -44,6 +44,8 @@ class Candidate:
     checkpoint: Checkpoint
     checkpoint_hash: Hash32
     signatures: dict[Hash32, CheckpointSignature] = field(default_factory=dict)
+    is_invalid: bool = False
+    """What was found invalid stays so for its round: nobody judges it again."""
 
     def first(self, threshold: int) -> tuple[KeySignature, ...]:
         """The first `threshold` signatures by offset."""

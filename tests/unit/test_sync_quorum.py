@@ -1,5 +1,6 @@
 """k of n attestors: honest rounds, equivocating proposers, restarts, changes of the attestors and shards."""
 
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from pipeline.crypto import contexts
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.errors import VerificationFailed
 from pipeline.kv.memory import MemoryKeyValue
+from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Assurance, Checkpoint, CheckpointProposal, CheckpointSignature, checkpoint_hash
 from pipeline.ledger.control import (
     Action,
@@ -25,10 +27,13 @@ from pipeline.ledger.control import (
 )
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.port import Append
+from pipeline.sync import ledger_follower
 from pipeline.sync.attestor import Attestor
 from pipeline.sync.life import SyncState
 from pipeline.sync.round_book import RoundBook
+from pipeline.sync.rounds import RoundPlan, RoundTerms, Taken
 from pipeline.sync.settings import SyncConfig
+from pipeline.sync.signed_ledger import SignedLedger
 from pipeline.sync.signer import Signer
 from pipeline.sync.synchronizer import Synchronizer
 from pipeline.testing.faulty_kv import FaultyKeyValue, SimulatedCrash
@@ -174,6 +179,35 @@ def test_invalid_proposals_before_it_are_passed_over() -> None:
     assert len(signed) == 1
     assert proposer.follower.ledger.round == 0
     assert signed == {proposer.follower.ledger.checkpoint_hash}
+
+
+def test_proposals_are_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: Counter[bytes] = Counter()
+    real = ledger_follower.plan_round
+
+    def plan_round(chain: Chain, ledger: SignedLedger, taken: Taken, terms: RoundTerms) -> RoundPlan:
+        plan = real(chain, ledger, taken, terms)
+        planned[plan.proposal.checkpoint] += 1
+        return plan
+
+    net = make()
+    proposer = net.synchronizer(signer=None, assurance=Assurance.EXECUTION)
+    net.run(proposer)
+    ((honest, proposal),) = net.rounds()
+    proposer.close()
+    lies = [replace(honest, ledger_root=bytes(32), timestamp_ms=honest.timestamp_ms + more) for more in range(1, 21)]
+    records = [CheckpointProposal(item.to_bytes(), proposal.advanced).to_record() for item in lies]
+    other = make()
+    other.run()
+    other.log.append([Append(CHECKPOINTS, None, record) for record in [*records, proposal.to_record()]])
+    monkeypatch.setattr(ledger_follower, "plan_round", plan_round)
+    weak = attestor(other, "one")
+    for _ in range(30):
+        other.run(weak)
+    assert weak.state is SyncState.RUNNING
+    assert other.signatures() == [], "the only valid one states more than this attestor checks"
+    assert len(planned) == len(lies) + 1
+    assert set(planned.values()) == {1}
 
 
 def test_a_proposal_ahead_of_the_clock_or_the_log_waits() -> None:
