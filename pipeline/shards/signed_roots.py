@@ -3,11 +3,12 @@
 Whoever has the right to write that topic could put anything on it: a record counts by its signatures only.
 """
 
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.crypto.verifier import Verifier
-from pipeline.errors import PoisonRecord, VerificationFailed
+from pipeline.errors import PoisonRecord, TaskDiverged, VerificationFailed
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Checkpoint, SignedStateRoot, StateRoot
 from pipeline.ledger.control_state import ControlState, admit
@@ -30,6 +31,8 @@ class SignedHead(NamedTuple):
 
 
 class _Electorate(NamedTuple):
+    since: int
+    """The control record that named it; 0: genesis."""
     attestors: tuple[SignerKey, ...]
     threshold: int
 
@@ -38,13 +41,19 @@ class _Electorates:
     """Who was ever to sign: as genesis and valid control records name them, in their sequence."""
 
     def __init__(self, chain: Chain, log: EventLog, verifier: Verifier) -> None:
-        """Nothing read: genesis alone will do for most chains."""
+        """Nothing read yet."""
         self._chain = chain
         self._log = log
         self._verifier = verifier
         self._state = ControlState.start(chain)
-        self._named = [(0, _Electorate(self._state.attestors, self._state.attestor_threshold))]
+        self._named = [_Electorate(0, self._state.attestors, self._state.attestor_threshold)]
         self._next = 0
+        self._was_at_end = False
+
+    @property
+    def active_shards(self) -> int:
+        """As of what was read."""
+        return self._state.active_shards
 
     def through(self, sequence: int) -> list[_Electorate]:
         """Those named up to control record `sequence`, the newest first.
@@ -54,29 +63,43 @@ class _Electorates:
         """
         if self._state.sequence < sequence:
             self._read(sequence)
-        return [electorate for since, electorate in reversed(self._named) if since <= sequence]
+        return [electorate for electorate in reversed(self._named) if electorate.since <= sequence]
 
-    def _read(self, sequence: int) -> None:
+    def newest(self) -> _Electorate:
+        """Named by the last control record as of the first call, or by a later one that a root made us read."""
+        if not self._was_at_end:
+            with suppress(TaskDiverged):  # a protocol that this version does not know: whom it names is not known
+                self._read(None)
+            self._was_at_end = True
+        return self._named[-1]
+
+    def _read(self, sequence: int | None) -> None:
+        """To the end, or through a control record: a later one may be of a protocol that this version does not know."""
         self._log.end_offset(_CONTROL)  # from here on a read hides nothing that was published before
         while records := self._log.read(_CONTROL, self._next, _CONTROL_PAGE, _PAGE_BYTES):
             for record in records:
                 self._admit(record)
                 self._next = record.offset + 1
-                if self._state.sequence >= sequence:
-                    return  # a later record may be of a protocol that this version does not know
+                if sequence is not None and self._state.sequence >= sequence:
+                    return
 
     def _admit(self, record: LogRecord) -> None:
         try:
             self._state = admit(self._chain, self._state, record, self._verifier).state
         except PoisonRecord:
             return  # genesis, or a dead letter of shard 0
-        named = _Electorate(self._state.attestors, self._state.attestor_threshold)
-        if named != self._named[-1][1]:
-            self._named.append((self._state.sequence, named))
+        named = _Electorate(self._state.sequence, self._state.attestors, self._state.attestor_threshold)
+        if named[1:] != self._named[-1][1:]:
+            self._named.append(named)
 
 
 class SignedRoots:
-    """Looks back from the end of `state-roots`, and at no record twice: ask the same one again and again."""
+    """Looks back from the end of `state-roots`, and at no record twice: ask the same one again and again.
+
+    The newest is the one of the highest round. A copy of an older one, put behind it, is seen through where both stand
+    on one page, or by whoever looked before.
+    Attestors who were replaced sign nothing above a round that the newest ones signed: their keys may have leaked.
+    """
 
     def __init__(self, chain: Chain, log: EventLog, verifier: Verifier) -> None:
         """Reads nothing yet. Belongs to the thread that drives `verifier`."""
@@ -86,6 +109,9 @@ class SignedRoots:
         self._electorates = _Electorates(chain, log, verifier)
         self._known: dict[int, SignedHead] = {}
         self._next: dict[int, int] = {}
+        self._taken_over: dict[int, int] = {}
+        """By `since` of an electorate that was the newest: the lowest round seen under it."""
+        self._searched: set[int] = set()
 
     def newest(self, shard: int) -> StateRoot | None:
         """The newest signed state root of a shard; None before the first. Raises as the log."""
@@ -96,20 +122,22 @@ class SignedRoots:
         """The same with its round and its record."""
         source = TopicPartition(Topic.STATE_ROOTS, shard)
         end, first = self._log.end_offset(source), self._next.get(shard, 0)
-        found, seen = None, first
-        while found is None and end > first:
+        newest, seen, found = self._known.get(shard), first, False
+        while end > first and not found:
             start = max(first, end - _PAGE)
             records = self._between(source, start, end)
             if records:
                 # An open transaction may hide what stands behind the last record, but nothing before it.
                 seen = max(seen, records[-1].offset + 1)
-            found = next((head for record in reversed(records) if (head := self._checked(shard, record))), None)
+            for record in reversed(records):
+                head = self._checked(shard, record, newest)
+                if head is not None:
+                    newest, found = head, True
             end = start
-        known = self._known.get(shard)
-        if found is not None and (known is None or found.root.height >= known.root.height):
-            self._known[shard] = found
+        if newest is not None:
+            self._known[shard] = newest
         self._next[shard] = seen
-        return self._known.get(shard)
+        return newest
 
     def last(self, shard: int, records: int) -> list[SignedHead]:
         """The signed ones among so many last records of a shard, in order. Raises as the log."""
@@ -125,7 +153,24 @@ class SignedRoots:
             start = records[-1].offset + 1
         return found
 
-    def _checked(self, shard: int, record: LogRecord) -> SignedHead | None:
+    def _checked(self, shard: int, record: LogRecord, older: SignedHead | None = None) -> SignedHead | None:
+        """None where it is not signed, or not newer than `older`: that is cheap to see."""
+        head = self._decoded(shard, record)
+        if head is None or (older is not None and _age(head) <= _age(older)):
+            return None
+        named = self._electorates.through(head.checkpoint.control_sequence)
+        signers = next((electorate for electorate in named if self._signed(head.signed, electorate)), None)
+        if signers is None:
+            return None
+        newest, number = self._electorates.newest(), head.checkpoint.round
+        if signers.since == newest.since:
+            self._take_over(newest, number)
+            return head
+        self._search(newest)
+        late = any(since > signers.since and number > lowest for since, lowest in self._taken_over.items())
+        return None if late else head
+
+    def _decoded(self, shard: int, record: LogRecord) -> SignedHead | None:
         try:
             signed = SignedStateRoot.from_record(record.value)
             root, checkpoint = StateRoot.from_bytes(signed.state_root), Checkpoint.from_bytes(signed.checkpoint)
@@ -134,8 +179,32 @@ class SignedRoots:
             check_place(signed, root, checkpoint)
         except (PoisonRecord, VerificationFailed):
             return None
-        holds = len(signed.signatures) <= MAX_SIGNATURES and any(
-            valid_signers(signed, attestors, threshold, self._verifier) >= threshold
-            for attestors, threshold in self._electorates.through(checkpoint.control_sequence)
-        )
-        return SignedHead(root, checkpoint, signed) if holds else None
+        return SignedHead(root, checkpoint, signed)
+
+    def _signed(self, signed: SignedStateRoot, by: _Electorate) -> bool:
+        if len(signed.signatures) > MAX_SIGNATURES:
+            return False
+        return valid_signers(signed, by.attestors, by.threshold, self._verifier) >= by.threshold
+
+    def _take_over(self, newest: _Electorate, number: int) -> None:
+        self._taken_over[newest.since] = min(number, self._taken_over.get(newest.since, number))
+
+    def _search(self, newest: _Electorate) -> None:
+        """Look once at the end of every shard's partition for what the newest attestors signed: one may be idle."""
+        if newest.since in self._searched:
+            return
+        self._searched.add(newest.since)
+        for shard in range(self._electorates.active_shards):
+            source = TopicPartition(Topic.STATE_ROOTS, shard)
+            end = self._log.end_offset(source)
+            for record in self._between(source, max(0, end - _PAGE), end):
+                head = self._decoded(shard, record)
+                if head is None or head.checkpoint.control_sequence < newest.since:
+                    continue
+                number = head.checkpoint.round
+                if number < self._taken_over.get(newest.since, number + 1) and self._signed(head.signed, newest):
+                    self._take_over(newest, number)
+
+
+def _age(head: SignedHead) -> tuple[int, int]:
+    return head.checkpoint.round, head.root.height

@@ -45,6 +45,7 @@ from pipeline.sync.settings import SyncConfig
 from pipeline.sync.signer import Signer
 from pipeline.sync.synchronizer import Synchronizer
 from pipeline.testing.suite import DETERMINISTIC_SUITE_ID, TEST_SUITES, DeterministicKey, DeterministicSuite
+from pipeline.tree.rfc6962 import inclusion_paths
 
 START_MS = 1_700_000_000_000
 SUITE = DeterministicSuite()
@@ -82,17 +83,25 @@ def make_chain(shards: int = 2, attestors: Sequence[str | PrivateKey] = ("attest
     )
 
 
-def alone(signed: SignedStateRoot, *names: str, control_sequence: int = 0, **changes: Any) -> SignedStateRoot:
-    """A root like that of shard 0 with other values, under a round that has no other head, signed by `names`."""
+def alone(
+    signed: SignedStateRoot, *names: str, control_sequence: int = 0, number: int | None = None, **changes: Any
+) -> SignedStateRoot:
+    """A root like that of `signed` with other values, under a round of a number and no other block, by `names`."""
     root = replace(StateRoot.from_bytes(signed.state_root), **changes)
-    checkpoint = replace(
-        Checkpoint.from_bytes(signed.checkpoint), control_sequence=control_sequence, heads_root=heads_root([root])
+    checkpoint = Checkpoint.from_bytes(signed.checkpoint)
+    roots = [*[replace(root, shard=shard, height=-1) for shard in range(root.shard)], root]
+    datum = replace(
+        checkpoint,
+        round=checkpoint.round if number is None else number,
+        control_sequence=control_sequence,
+        heads_root=heads_root(roots),
     ).to_bytes()
     signatures = tuple(
-        KeySignature(signer_key(name).key_id, SUITE.suite_id, key_of(name).sign(checkpoint, contexts.CHECKPOINT))
+        KeySignature(signer_key(name).key_id, SUITE.suite_id, key_of(name).sign(datum, contexts.CHECKPOINT))
         for name in names
     )
-    return SignedStateRoot(root.to_bytes(), 1, (), checkpoint, signatures)
+    path = inclusion_paths([item.to_bytes() for item in roots])[-1]
+    return SignedStateRoot(root.to_bytes(), len(roots), path, datum, signatures)
 
 
 class Net:

@@ -1,5 +1,6 @@
 """Which state roots on the log count as signed: by whom, behind what, and at what cost."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +12,10 @@ from pipeline.codec.types import Hash32
 from pipeline.config import Config
 from pipeline.crypto import contexts
 from pipeline.crypto.verifier import InlineVerifier
-from pipeline.errors import StateSynchronizationFailed
+from pipeline.errors import StateSynchronizationFailed, TaskDiverged
 from pipeline.kv.memory import MemoryKeyValue
 from pipeline.ledger.checkpoints import SignedStateRoot, StateRoot
-from pipeline.ledger.control import KeySignature, SetAttestors, SignedControl, encode_action
+from pipeline.ledger.control import KeySignature, SetAttestors, SetProtocol, SignedControl, encode_action
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.port import Append
 from pipeline.node.settling import finish
@@ -95,7 +96,7 @@ def test_each_record_is_looked_at_once() -> None:
     head = roots.newest(0)
     read = dict(log.records)
     assert read[Topic.STATE_ROOTS] >= 500
-    assert read[Topic.CONTROL] == 0, "nobody was named but by genesis"
+    assert read[Topic.CONTROL] == 1, "genesis"
     for _ in range(10):
         assert roots.newest(0) == head
     assert log.records == read
@@ -129,6 +130,56 @@ def test_roots_of_every_electorate_that_was_named_by_then() -> None:
     assert height_after(2, 103, "mallory") == head.height
     assert height_after(1, 104, "four", "five") == 104
     assert height_after(1, 105, "attestor") == 105, "the round that consumes the record is the old ones' to sign"
+
+
+def replaced_net() -> tuple[Net, SignedStateRoot]:
+    """A chain whose only attestor was replaced by four and five, who then signed round 1 for shard 1."""
+    net, true = signed_net()
+    govern(net, ("four", "five"), 2, 1, Hash32(net.chain.chain_id), "operator", "attestor")
+    return net, true
+
+
+def other_shard(net: Net, number: int, *names: str) -> None:
+    """Shard 1's root of a round after the attestors were replaced."""
+    record = alone(net.state_roots(1)[-1], *names, control_sequence=1, number=number)
+    net.log.append([Append(TopicPartition(Topic.STATE_ROOTS, 1), None, record.to_record())])
+
+
+def test_who_was_replaced_signs_nothing_above_what_the_newest_attestors_signed() -> None:
+    net, true = replaced_net()
+    head = newest(net)
+    for sequence in (0, 1):
+        forged = alone(true, "attestor", control_sequence=sequence, number=10**6, height=10**6)
+        publish(net, forged)
+    assert newest(net) == StateRoot.from_bytes(forged.state_root), "nobody else signed yet: it could be true"
+    other_shard(net, 5, "four", "five")
+    assert newest(net) == head, "though the shard itself has made no block since"
+    between = alone(true, "attestor", number=4, height=9)
+    publish(net, between)
+    assert newest(net) == StateRoot.from_bytes(between.state_root), "a round before theirs is its true signers'"
+    publish(net, alone(true, "four", "five", control_sequence=1, number=6, height=11))
+    found = newest(net)
+    assert found is not None
+    assert found.height == 11
+
+
+def test_attestors_of_a_protocol_to_come_are_nobody_yet() -> None:
+    net, true = signed_net()
+    unsigned = SignedControl(net.chain.chain_id, 1, Hash32(net.chain.chain_id), encode_action(1, SetProtocol(2)))
+    signature = key_of("operator").sign(unsigned.message(), contexts.CONTROL)
+    record = replace(unsigned, signatures=(KeySignature(signer_key("operator").key_id, 0xFF, signature),))
+    net.log.append([Append(CONTROL, None, record.to_record())])
+    assert newest(net) == StateRoot.from_bytes(true.state_root)
+    publish(net, alone(true, "attestor", control_sequence=1, number=7))
+    with pytest.raises(TaskDiverged, match="upgrade"):
+        newest(net)
+
+
+def test_a_true_root_put_behind_newer_ones_is_not_the_newest() -> None:
+    net, true = signed_net()
+    newer = alone(true, "attestor", number=9, height=50)
+    publish(net, newer, *[true] * 60)
+    assert newest(net) == StateRoot.from_bytes(newer.state_root)
 
 
 def test_finishing_waits_for_a_quorum() -> None:
