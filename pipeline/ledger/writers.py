@@ -14,7 +14,7 @@ def proposer_writer(chain_id: ChainId) -> str:
 
 
 def signer_writer(chain_id: ChainId, key_id: Hash32) -> str:
-    """Of whoever signs rounds with a key."""
+    """Of whoever signs rounds with a key, as attestor or as a sole synchronizer."""
     return f"{_chain(chain_id)}-signer-{key_id.hex()}"
 
 

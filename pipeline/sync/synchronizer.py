@@ -1,7 +1,8 @@
 """The synchronizer: gathers checked blocks into rounds, proposes them, and publishes their signed state roots.
 
-With a quorum of one signer, which it holds, a round is one transaction: proposal, signature, state roots. Else it
-proposes, waits for k of n attestors, and publishes the state roots before it proposes again.
+With a quorum of one signer, which it holds, a round is one transaction of that signer: proposal, signature, state
+roots. Thus the next who signs with this key fences it, be it synchronizer or attestor. Else it proposes as the
+proposer, waits for k of n attestors, and publishes the state roots before it proposes again.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from pipeline.ledger.checkpoints import (
     key_signatures,
 )
 from pipeline.ledger.writers import proposer_writer
-from pipeline.log.port import Append, EventLog, TopicPartition, TransactionalWriter
+from pipeline.log.port import Append, EventLog, TopicPartition
 from pipeline.shards.progress import Idle, Progress
 from pipeline.sync.committer import Committer
 from pipeline.sync.ledger_follower import LedgerFollower, StoreFor, Validity
@@ -67,7 +68,7 @@ class Synchronizer(RoundTask):
         self._store_for = None if store_for is None else cache(store_for)
         self._guard: SignerGuard | None = None
         self._committer: Committer | None = None
-        self._signer_writer: TransactionalWriter | None = None
+        self._signer_committer: Committer | None = None
         self._opened_ms: int | None = None
         self._signing: RoundPlan | None = None
         self._published = self._stands = -1
@@ -88,14 +89,14 @@ class Synchronizer(RoundTask):
         )
         if self._signer is not None:
             self._guard = SignerGuard(self._chain, self._log, self._kv, self._signer, self._verifier)
-            self._signer_writer = self._guard.recover()
+            self._signer_committer = Committer(self._guard.recover())
         return follower
 
     def _drop(self) -> None:
-        for writer in (self._committer, self._signer_writer):
-            if writer is not None:
-                writer.close()
-        self._committer, self._signer_writer, self._guard, self.follower = None, None, None, None
+        for committer in (self._committer, self._signer_committer):
+            if committer is not None:
+                committer.close()
+        self._committer, self._signer_committer, self._guard, self.follower = None, None, None, None
         self._opened_ms, self._signing = None, None
         self._stands, self._newest = -1, None
 
@@ -121,9 +122,9 @@ class Synchronizer(RoundTask):
         return Progress()
 
     def _run(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
-        committer = self._open_committer()
-        if committer.is_busy:
-            return self._await_commit(follower, committer, now_ms)
+        for committer in (self._signer_committer, self._committer):
+            if committer is not None and committer.is_busy:
+                return self._await_commit(follower, committer, now_ms)
         if follower.ledger.round > self._published:
             self._publish(follower)
             return Progress()
@@ -169,6 +170,7 @@ class Synchronizer(RoundTask):
     def _sign(self, follower: LedgerFollower, plan: RoundPlan, now_ms: int) -> Progress | Idle:
         """Sign the round and commit it whole. While the signature is being made, nothing else happens."""
         assert self._guard is not None, "a round of one signer has its guard"
+        assert self._signer_committer is not None, "fenced with the guard"
         self._signing = plan
         signature = self._guard.sign(plan, follower.book.next_offset)
         if signature is None:
@@ -187,7 +189,7 @@ class Synchronizer(RoundTask):
             *state_root_appends(signed(plan, signatures)),
         ]
         self._opened_ms = None  # blocks that come meanwhile open the next round
-        self._open_committer().begin(appends, done)
+        self._signer_committer.begin(appends, done)
         return Progress()
 
     def _proposed_round(self, follower: LedgerFollower, now_ms: int) -> RoundPlan | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
-from sync_net import Net, address_of_key, key_of
+from sync_net import Net, address_of_key, key_of, signer_key
 
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import Hash32, ShardId
@@ -23,6 +23,7 @@ from pipeline.ledger.checkpoints import (
 )
 from pipeline.ledger.packing import RELAY_ENTRY
 from pipeline.ledger.relay import EffectKind, RelayBundle, RelayGroup, channel_start, encode_groups
+from pipeline.ledger.writers import signer_writer
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.port import Append, Committed, TransactionalWriter
 from pipeline.shards.progress import Idle, Progress
@@ -175,7 +176,7 @@ def test_one_that_is_still_the_owner_fences_again() -> None:
     net = busy_net()
     sync = asked(net, lambda: True)
     net.run(sync)
-    net.log.writer(f"{net.chain.chain_id.hex()[:16]}-proposer")
+    net.log.writer(signer_writer(net.chain.chain_id, signer_key("attestor").key_id))
     for name in NAMES:
         net.pay(name, {"bob": 1})
     net.run(sync, ms=400)
@@ -205,7 +206,7 @@ class FlakyWriter:
 
 
 class FlakyLog(EmbeddedLog):
-    """Its proposer's writer fails once."""
+    """Its signer's writer fails once."""
 
     def __init__(self, error: Exception, happened: bool) -> None:
         super().__init__(MemoryKeyValue())
@@ -215,7 +216,7 @@ class FlakyLog(EmbeddedLog):
 
     def writer(self, writer_id: str) -> TransactionalWriter:
         writer = super().writer(writer_id)
-        return FlakyWriter(self, writer) if writer_id.endswith("-proposer") else writer
+        return FlakyWriter(self, writer) if "-signer-" in writer_id else writer
 
 
 @pytest.mark.parametrize(

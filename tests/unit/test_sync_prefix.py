@@ -27,7 +27,7 @@ PARTS: dict[str, Part] = {
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS.keys())
 @pytest.mark.parametrize("place", range(3))
 def test_a_part_of_a_round_is_finished(place: int, part: Part, lost: bool) -> None:
-    net = ShardNet(3, [None] * place + [Failing(CommitFault.PREFIX, part=part)], writers="-proposer")
+    net = ShardNet(3, [None] * place + [Failing(CommitFault.PREFIX, part=part)], writers="-signer")
     disk = MemoryKeyValue()
     sync = net.synchronizer(disk)
     net.fund(dict.fromkeys(net.names(), 1000))

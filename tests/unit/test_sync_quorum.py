@@ -296,6 +296,27 @@ def test_two_attestors_of_one_key_the_older_is_fenced() -> None:
     assert len(net.signatures()) == 1
 
 
+def test_a_sole_synchronizer_is_fenced_by_an_attestor_of_its_key() -> None:
+    net = Net(2, ("one",), threshold=1)
+    net.fund(dict.fromkeys(NAMES, 1000))
+    old = net.synchronizer(signer="one")
+    net.run(old)
+    new = attestor(net, "one")
+    net.run(new)
+    signed = len(net.signatures())
+    assert signed
+    more(net, old)
+    assert old.state is SyncState.FENCED
+    assert len(net.signatures()) == signed
+    again = net.synchronizer(signer="one")
+    net.run(again)
+    more(net, again)
+    assert_sound(net, again, threshold=1)
+    more(net, again, new)
+    assert new.state is SyncState.RUNNING, "every round came with its signature: it had none to sign"
+    assert_sound(net, again, threshold=1)
+
+
 def govern(net: Net, sequence: int, previous: bytes, action: Action, *names: str) -> bytes:
     """Publish a control record; returns what the next one must name."""
     unsigned = SignedControl(net.chain.chain_id, sequence, previous, encode_action(1, action))

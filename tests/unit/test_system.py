@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from sharding_net import ShardingNet
-from sync_net import address_of_key, key_of
+from sync_net import address_of_key, key_of, signer_key
 
 from pipeline import errors
 from pipeline.codec.topics import Topic, TopicPartition
@@ -14,6 +14,7 @@ from pipeline.ledger.codes import Code
 from pipeline.ledger.leaves import balance_key
 from pipeline.ledger.receipts import ReceiptChunk, TransactionReceipt, encode_receipt
 from pipeline.ledger.transactions import Freeze, PutData, TransactionBody
+from pipeline.ledger.writers import signer_writer
 from pipeline.log.port import Append
 from pipeline.shards.life import TaskState
 from pipeline.shards.manager import NewShard
@@ -229,7 +230,7 @@ def test_a_synchronizer_that_does_not_run_stops_the_start() -> None:
         ShardingSystem(net).start()
     fenced = ShardingNet()
     fenced.run(fenced.sync)
-    fenced.log.writer(f"{fenced.chain.chain_id.hex()[:16]}-proposer")
+    fenced.log.writer(signer_writer(fenced.chain.chain_id, signer_key("attestor").key_id))
     fenced.fund({"alice": 1})
     fenced.run(fenced.sync)
     with pytest.raises(errors.StateSynchronizationFailed, match="the synchronizer is fenced"):
