@@ -11,7 +11,7 @@ moves only after the write returned.
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
@@ -35,6 +35,8 @@ FORMAT_KIND: Final = b"log"
 FORMAT_VERSION: Final = 1
 DEFAULT_MAX_MESSAGE_BYTES: Final = 1 << 20
 _FIRST_PAGE: Final = 16  # records scanned at first, while the size of a partition's records is not known
+_PAGE: Final = 256
+_PAGE_BYTES: Final = 8 << 20
 _POLL_SECONDS: Final = 0.01  # how often a read-only log looks for news while it waits
 
 
@@ -119,6 +121,12 @@ class EmbeddedLog:
             if not whole_page or len(records) >= max_records or room < average:
                 return records
             low = page[-1][0] + b"\0"
+
+    def read_uncommitted(self, source: TopicPartition, start: int) -> Iterator[LogRecord]:
+        """As the port: what is not committed was never written here."""
+        while records := self.read(source, start, _PAGE, _PAGE_BYTES):
+            yield from records
+            start = records[-1].offset + 1
 
     def end_offset(self, source: TopicPartition) -> int:
         """As the port."""

@@ -12,7 +12,7 @@ A log is safe to share between threads; a writer belongs to one. The size limit 
 Every adapter passes the same contract suite (`tests/contract/log_contract.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -112,6 +112,12 @@ class EventLog(Protocol):
         Waits at most for an answer. Raises `ConfigError` for an unknown partition, `TaskDiverged` where `start`
         was truncated away or lies beyond the end or the topic was replaced, `Fatal` where stored bytes are damaged
         or a transaction that stays open hides them, `Retryable` where a cluster does not answer.
+        """
+
+    def read_uncommitted(self, source: TopicPartition, start: int) -> Iterator[LogRecord]:
+        """Every record with offset >= `start` up to the end of now, those of aborted and open transactions too.
+
+        For who must know what was ever written, as a signer of its signatures. Raises as `read`.
         """
 
     def end_offset(self, source: TopicPartition) -> int:

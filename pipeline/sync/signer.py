@@ -29,8 +29,6 @@ _SIGNED: Final = b"g/signed"
 _NEXT_OFFSET: Final = b"g/next-offset"
 _HEAD: Final = Struct(">q32s")
 _OFFSET: Final = Struct(">Q")
-_PAGE: Final = 256
-_PAGE_BYTES: Final = 8 * 2**20
 _MOST_KEPT: Final = 64
 
 
@@ -128,20 +126,19 @@ class SignerGuard:
         """Adopt own signatures. They stand in the order of rounds, so what is older than the newest is let go.
 
         Only an own signature that holds says what is old: anybody can make up proposals of rounds to come. Of proposals
-        with one checkpoint the first is the true one: nobody can copy what does not stand there yet.
+        with one checkpoint the first is the true one: nobody can copy what does not stand there yet. A signature whose
+        transaction was aborted binds like any other: it stood where anybody could read it.
         """
-        position, most = self._next_offset, _MOST_KEPT
-        while records := self._log.read(CHECKPOINTS, position, _PAGE, _PAGE_BYTES):
-            for record in records:
-                try:
-                    proposal = CheckpointProposal.from_record(record.value)
-                    self._proposals.setdefault(checkpoint_hash(proposal.checkpoint), proposal)
-                except PoisonRecord:
-                    self._adopt_record(record.value)
-                if len(self._proposals) > most:
-                    self._proposals = self._still_of_use()
-                    most = 2 * len(self._proposals) + _MOST_KEPT  # each is looked at a few times, however many stay
-            position = records[-1].offset + 1
+        most = _MOST_KEPT
+        for record in self._log.read_uncommitted(CHECKPOINTS, self._next_offset):
+            try:
+                proposal = CheckpointProposal.from_record(record.value)
+                self._proposals.setdefault(checkpoint_hash(proposal.checkpoint), proposal)
+            except PoisonRecord:
+                self._adopt_record(record.value)
+            if len(self._proposals) > most:
+                self._proposals = self._still_of_use()
+                most = 2 * len(self._proposals) + _MOST_KEPT  # each is looked at a few times, however many stay
 
     def _still_of_use(self) -> dict[Hash32, CheckpointProposal]:
         """Proposals of no round before the one that precedes the newest own signature's."""

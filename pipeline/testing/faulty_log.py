@@ -3,7 +3,7 @@
 Only transactional writers fail; reading, and appending as producers do, is the wrapped log's.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -74,6 +74,10 @@ class FaultyLog:
     def read(self, source: TopicPartition, start: int, max_records: int, max_bytes: int) -> list[LogRecord]:
         """As the port."""
         return self.inner.read(source, start, max_records, max_bytes)
+
+    def read_uncommitted(self, source: TopicPartition, start: int) -> Iterator[LogRecord]:
+        """As the port."""
+        return self.inner.read_uncommitted(source, start)
 
     def end_offset(self, source: TopicPartition) -> int:
         """As the port."""

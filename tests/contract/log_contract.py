@@ -154,6 +154,8 @@ class LogContract(ABC):
         assert [r.value for r in records] == [b"0", b"1", b"2", b"producer"]
         steps = [b.offset - a.offset for a, b in pairwise(records)]
         assert min(steps) > 1
+        assert list(log.read_uncommitted(A0, 0)) == records
+        assert list(log.read_uncommitted(A0, records[1].offset)) == records[1:]
         # Reading from inside a hole gives what follows it; from the end, nothing.
         assert log.read(A0, records[0].offset + 1, 1, 1000) == [records[1]]
         assert log.read(A0, log.end_offset(A0), 1, 1000) == []

@@ -160,6 +160,25 @@ def test_aborted_records_are_never_seen(kafka: Kafka, prefix: str, log: KafkaLog
     assert log.end_offset(A0) > records[-1].offset
 
 
+def test_who_asks_for_it_sees_what_was_aborted_too(kafka: Kafka, prefix: str, log: KafkaLog) -> None:
+    log.append([Append(A0, None, b"before")])
+    for value in (b"aborted", b"open"):
+        stranger = open_transaction(kafka, prefix, value)
+        if value == b"aborted":
+            stranger.abort_transaction(10)
+            log.append([Append(A0, None, b"after")])
+    expected = [b"before", b"aborted", b"after", b"open"]
+    found = list(log.read_uncommitted(A0, 0))
+    assert [record.value for record in found] == expected
+    assert [record.value for record in log.read_uncommitted(A0, found[1].offset)] == expected[1:]
+    assert list(log.read_uncommitted(A0, log.end_offset(A0))) == []
+    with pytest.raises(TaskDiverged, match="cut or replaced"):
+        list(log.read_uncommitted(A0, 1000))
+    stranger.abort_transaction(10)
+    assert [record.value for record in log.read_uncommitted(A0, 0)] == expected, "up to the mark of an abortion"
+    assert values(log, A0, 2) == [b"before", b"after"]
+
+
 def test_a_zombie_of_another_process_is_fenced_at_its_commit(kafka: Kafka, prefix: str, log: KafkaLog) -> None:
     zombie = log.writer("w")
     commit(zombie, [Append(A0, None, b"first")])

@@ -1,12 +1,12 @@
 """The one-signer synchronizer under crashes, zombies, old backups, damage and forgery."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
 from sync_net import Net, address_of_key, key_of, signer_key
 
-from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.codec.types import Hash32, ShardId
 from pipeline.crypto import contexts
 from pipeline.crypto.verifier import InlineVerifier
@@ -28,6 +28,7 @@ from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.port import Append, Committed, TransactionalWriter
 from pipeline.shards.progress import Idle, Progress
 from pipeline.sync.life import SyncState
+from pipeline.sync.round_book import CHECKPOINTS
 from pipeline.sync.settings import SyncConfig
 from pipeline.sync.signer import Signer, SignerGuard
 from pipeline.sync.synchronizer import Synchronizer
@@ -39,8 +40,8 @@ from pipeline.tree.shard_tree import ShardTree
 NAMES = [f"account-{number}" for number in range(8)]
 
 
-def busy_net(rounds: int = 1) -> Net:
-    net = Net(shards=2)
+def busy_net(rounds: int = 1, log: EmbeddedLog | None = None) -> Net:
+    net = Net(shards=2, log=log)
     net.fund(dict.fromkeys(NAMES, 1000))
     net.run()
     for _ in range(rounds):
@@ -544,6 +545,42 @@ def test_a_signer_restored_from_an_old_backup_adopts_what_it_signed() -> None:
     with pytest.raises(TaskDiverged, match="refused to sign"):
         guard.sign(other, 0)
     assert guard.sign(plan, 0).round == plan_round + 1
+
+
+class AbortedLog(EmbeddedLog):
+    """With records of a transaction that was written and aborted."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryKeyValue())
+        self.aborted: list[LogRecord] = []
+
+    def read_uncommitted(self, source: TopicPartition, start: int) -> Iterator[LogRecord]:
+        yield from super().read_uncommitted(source, start)
+        yield from self.aborted if source == CHECKPOINTS else []
+
+
+def test_a_signature_whose_transaction_was_aborted_binds_who_lost_his_directory() -> None:
+    log = AbortedLog()
+    net = busy_net(log=log)
+    sync = net.synchronizer()
+    net.run(sync)
+    more(net)
+    follower = sync.follower
+    follower.poll(net.now_ms)
+    plan = follower.plan(follower.next_cut(), net.now_ms, Assurance.HEADERS)
+    guard = guard_of(net, MemoryKeyValue())
+    signature = guard.sign(plan, 0)
+    sync.close()
+    end = log.end_offset(CHECKPOINTS)
+    values = [plan.proposal.to_record(), signature.to_record()]
+    log.aborted = [LogRecord(end + place, None, value) for place, value in enumerate(values)]
+    more(net)
+    again = net.synchronizer(MemoryKeyValue())
+    net.run(again)
+    assert again.error is None
+    assert plan.round in {checkpoint.round for checkpoint, _ in net.rounds()}
+    assert plan.proposal in [proposal for _, proposal in net.rounds()], "the same bytes, not a second checkpoint"
+    assert again.follower.ledger.round > plan.round
 
 
 def test_a_log_restored_from_an_old_backup_halts_its_signer() -> None:

@@ -11,7 +11,7 @@ Calls that ask the cluster wait for it: `writer` typically some 50 ms (15 s at m
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException
@@ -26,6 +26,7 @@ from pipeline.log.kafka.producing import KafkaDelivery, PlainProducer
 from pipeline.log.kafka.reader import Reader, stalled
 from pipeline.log.kafka.settings import admin_settings, consumer_settings, producer_settings, writer_settings
 from pipeline.log.kafka.topics import TopicCatalog
+from pipeline.log.kafka.uncommitted import read_uncommitted
 from pipeline.log.kafka.writer import KafkaWriter
 from pipeline.log.port import Append
 
@@ -104,6 +105,12 @@ class KafkaLog:
         self._topics.look(time.monotonic())  # whoever is busy never waits
         self._topics.require(source)
         return self._reader.read(source, start, max_records, max_bytes)
+
+    def read_uncommitted(self, source: TopicPartition, start: int) -> Iterator[LogRecord]:
+        """As the port, over a client of its own."""
+        self._check_open()
+        self._topics.require(source)
+        return read_uncommitted(self._meter_settings, self._topics.name_of, self._topics.missing, source, start)
 
     def end_offset(self, source: TopicPartition) -> int:
         """As the port: the high watermark."""

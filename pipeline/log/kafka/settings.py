@@ -62,8 +62,8 @@ def admin_settings(config: KafkaConfig) -> dict[str, Scalar]:
 def consumer_settings(config: KafkaConfig, group: str, *, committed: bool) -> Settings:
     """A consumer with positions by hand. `group` is required by the client, and neither joined nor committed to.
 
-    Not `committed`: never assigned, only asked for high watermarks, which a committed one answers with the last stable
-    offset.
+    Not `committed`: asked for high watermarks, which a committed one answers with the last stable offset, or reads what
+    was aborted too.
     """
     return {
         "fetch.wait.max.ms": FETCH_WAIT_MS,
