@@ -22,7 +22,7 @@ from pipeline.shards import leader
 from pipeline.shards.backlog import Backlog
 from pipeline.shards.block_reader import BlockReader
 from pipeline.state.store import StateStore
-from pipeline.sync import execution, signer
+from pipeline.sync import execution, signer_guard
 from pipeline.sync.headers import HeaderChecker
 
 SIGNATURES = "checks signatures"
@@ -35,7 +35,7 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     "checks headers": ((HeaderChecker, "check"),),
     "encodes outputs": ((leader, "block_appends"), (leader, "encode_appends")),
     "writes the state": ((StateStore, "commit"),),
-    "guards and signs": ((signer.SignerGuard, "sign"),),
+    "guards and signs": ((signer_guard.SignerGuard, "sign"),),
     "commits, another thread": ((KafkaWriter, "_commit"),),
 }
 EVERYTHING = "everything"

@@ -17,7 +17,8 @@ from pipeline.sync.round_book import CHECKPOINTS
 from pipeline.sync.round_task import RoundTask
 from pipeline.sync.rounds import RoundPlan
 from pipeline.sync.settings import IDLE_MS, SyncConfig
-from pipeline.sync.signer import Signer, SignerGuard
+from pipeline.sync.signer import Signer
+from pipeline.sync.signer_guard import SignerGuard
 
 
 class Attestor(RoundTask):

@@ -33,7 +33,8 @@ from pipeline.sync.round_book import CHECKPOINTS, Candidate
 from pipeline.sync.round_task import RoundTask
 from pipeline.sync.rounds import RoundPlan, signed, state_root_appends
 from pipeline.sync.settings import IDLE_MS, SyncConfig
-from pipeline.sync.signer import Signer, SignerGuard
+from pipeline.sync.signer import Signer
+from pipeline.sync.signer_guard import SignerGuard
 
 _TAIL: Final = 16
 _TAIL_BYTES: Final = 8 * 2**20

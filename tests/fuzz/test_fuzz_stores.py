@@ -14,7 +14,8 @@ from pipeline.errors import ConfigError, Fatal, TaskDiverged
 from pipeline.kv.memory import MemoryKeyValue
 from pipeline.ledger.checkpoints import Assurance
 from pipeline.sync import kept
-from pipeline.sync.signer import Signer, SignerGuard
+from pipeline.sync.signer import Signer
+from pipeline.sync.signer_guard import SignerGuard
 from pipeline.testing.suite import TEST_SUITES
 from tests.fuzz.mutations import HURTS, LENGTHS, hurt
 

@@ -32,7 +32,8 @@ from pipeline.sync.cut import CutShard
 from pipeline.sync.ledger_follower import LedgerFollower, Validity
 from pipeline.sync.round_book import RoundBook
 from pipeline.sync.round_task import RoundTask
-from pipeline.sync.signer import SignerGuard
+from pipeline.sync.signer_guard import SignerGuard
+from pipeline.sync.signer_memory import SignerMemory
 from pipeline.sync.synchronizer import Synchronizer
 from pipeline.tree import shard_tree
 from pipeline.tree.shard_tree import ShardTree
@@ -163,7 +164,7 @@ def last_round_is_not_finished(patch: pytest.MonkeyPatch) -> None:
 def signer_forgets(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SignerGuard, "open_proposal", lambda self, signed_round, signed_hash: None)
     patch.setattr(Synchronizer, "_proposed_round", lambda self, follower, now_ms: None)
-    patch.setattr(SignerGuard, "_read_local", lambda self: None)
+    patch.setattr(SignerMemory, "last", lambda self: None)
 
 
 def backlog_loses_a_record(patch: pytest.MonkeyPatch) -> None:

@@ -27,10 +27,13 @@ from pipeline.ledger.writers import signer_writer
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.port import Append, Committed, TransactionalWriter
 from pipeline.shards.progress import Idle, Progress
+from pipeline.sync import own_signatures
 from pipeline.sync.life import SyncState
+from pipeline.sync.own_signatures import OwnSignatures
 from pipeline.sync.round_book import CHECKPOINTS
 from pipeline.sync.settings import SyncConfig
-from pipeline.sync.signer import Signer, SignerGuard
+from pipeline.sync.signer import Signer
+from pipeline.sync.signer_guard import SignerGuard
 from pipeline.sync.synchronizer import Synchronizer
 from pipeline.testing.faulty_kv import FaultyKeyValue, SimulatedCrash
 from pipeline.testing.suite import TEST_SUITES
@@ -513,15 +516,20 @@ def test_a_signer_that_reads_many_rounds_holds_few_proposals_and_forgets_none_th
         records = [replace(proposal, checkpoint=datum).to_record(), signed.to_record()]
         net.log.append([Append(target, None, record) for record in records])
     held: list[int] = []
-    real = SignerGuard._adopt
+    digests: list[int] = []
+    monkeypatch.setattr(own_signatures, "MOST_DIGESTS", 40)
+    real = OwnSignatures._adopt
 
-    def adopt(self: SignerGuard, value: bytes | None, proposals: dict[Hash32, CheckpointProposal]) -> None:
-        held.append(len(proposals))
-        real(self, value, proposals)
+    def adopt(self: OwnSignatures, number: int, digest: Hash32) -> None:
+        held.append(len(self._proposals))
+        real(self, number, digest)
+        digests.append(len(self._digests))
 
-    monkeypatch.setattr(SignerGuard, "_adopt", adopt)
+    monkeypatch.setattr(OwnSignatures, "_adopt", adopt)
     guard = guard_of(net, MemoryKeyValue())
+    assert len(held) > 300
     assert max(held) < 150
+    assert max(digests) == 40
     last = guard.open_proposal(checkpoint.round + 299, Hash32(bytes(32)))
     assert last is not None
     assert Checkpoint.from_bytes(last.checkpoint).round == checkpoint.round + 300
