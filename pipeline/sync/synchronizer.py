@@ -5,39 +5,34 @@ roots. Thus the next who signs with this key fences it, be it synchronizer or at
 proposer, waits for k of n attestors, and publishes the state roots before it proposes again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
-from typing import Final
 
-from pipeline.codec.topics import Topic
 from pipeline.crypto.verifier import Verifier
-from pipeline.errors import PoisonRecord, TaskDiverged
+from pipeline.errors import TaskDiverged
 from pipeline.kv.port import KeyValue
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import (
     Assurance,
     Checkpoint,
     CheckpointProposal,
-    SignedStateRoot,
     checkpoint_hash,
     key_signatures,
 )
 from pipeline.ledger.writers import proposer_writer
-from pipeline.log.port import Append, EventLog, TopicPartition
+from pipeline.log.port import Append, EventLog
 from pipeline.shards.progress import Idle, Progress
 from pipeline.sync.committer import Committer
 from pipeline.sync.ledger_follower import LedgerFollower, StoreFor, Validity
 from pipeline.sync.life import SyncState
 from pipeline.sync.observer import RoundObserver
+from pipeline.sync.published import newest_published, state_roots_stand
 from pipeline.sync.round_book import CHECKPOINTS, Candidate
 from pipeline.sync.round_task import RoundTask
 from pipeline.sync.rounds import RoundPlan, signed, state_root_appends
 from pipeline.sync.settings import IDLE_MS, SyncConfig
 from pipeline.sync.signer import Signer
 from pipeline.sync.signer_guard import SignerGuard
-
-_TAIL: Final = 16
-_TAIL_BYTES: Final = 8 * 2**20
 
 
 class Synchronizer(RoundTask):
@@ -107,8 +102,8 @@ class Synchronizer(RoundTask):
             return Progress() if committer.poll() else Idle()
         if follower.ledger.round > self._stands:
             if self._newest is None:
-                self._newest = self._newest_published(follower)
-            if follower.ledger.round >= self._newest and not self._state_roots_stand(follower):
+                self._newest = newest_published(self._log, len(follower.tracks))
+            if follower.ledger.round >= self._newest and not state_roots_stand(self._log, follower.ledger):
                 self._publish(follower)
                 return Progress()
             self._stands = follower.ledger.round
@@ -260,40 +255,6 @@ class Synchronizer(RoundTask):
     def _open_committer(self) -> Committer:
         assert self._committer is not None, "fenced before"
         return self._committer
-
-    def _state_roots_stand(self, follower: LedgerFollower) -> bool:
-        """Whether the last round's state roots are on the log, each: a delayed end shows only part of a transaction."""
-        return all(self._state_root_stands(follower, shard) for shard in follower.ledger.advanced)
-
-    def _state_root_stands(self, follower: LedgerFollower, shard: int) -> bool:
-        ledger = follower.ledger
-        for datum in self._published_backwards(shard):
-            if checkpoint_hash(datum) == ledger.checkpoint_hash:
-                return True
-            if Checkpoint.from_bytes(datum).round < ledger.round:
-                return False
-        return False
-
-    def _newest_published(self, follower: LedgerFollower) -> int:
-        """The last round of which there is a state root; -1: none. Rounds are published in order."""
-        newest = [next(self._published_backwards(shard), None) for shard in range(len(follower.tracks))]
-        return max((Checkpoint.from_bytes(datum).round for datum in newest if datum is not None), default=-1)
-
-    def _published_backwards(self, shard: int) -> Iterator[bytes]:
-        """The checkpoints of a shard's state roots, newest first; what is no state root is passed over."""
-        source = TopicPartition(Topic.STATE_ROOTS, shard)
-        end = self._log.end_offset(source)
-        while end > 0:
-            start = max(0, end - _TAIL)
-            records = self._log.read(source, start, _TAIL, _TAIL_BYTES)
-            for record in reversed([item for item in records if item.offset < end]):
-                try:
-                    datum = SignedStateRoot.from_record(record.value).checkpoint
-                    Checkpoint.from_bytes(datum)
-                except PoisonRecord:
-                    continue
-                yield datum
-            end = start
 
     def _publish(self, follower: LedgerFollower) -> None:
         published = follower.ledger.round

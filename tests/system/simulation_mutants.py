@@ -26,7 +26,7 @@ from pipeline.shards.progress import Idle, Progress
 from pipeline.shards.recovery import Recovery
 from pipeline.shards.task import ShardTask, SoleOwner
 from pipeline.state.store import StateStore
-from pipeline.sync import ledger_follower
+from pipeline.sync import ledger_follower, synchronizer
 from pipeline.sync.attestor import Attestor
 from pipeline.sync.cut import CutShard
 from pipeline.sync.ledger_follower import LedgerFollower, Validity
@@ -158,7 +158,7 @@ def positions_are_not_kept(patch: pytest.MonkeyPatch) -> None:
 
 
 def last_round_is_not_finished(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Synchronizer, "_state_roots_stand", lambda self, follower: True)
+    patch.setattr(synchronizer, "state_roots_stand", lambda log, ledger: True)
 
 
 def signer_forgets(patch: pytest.MonkeyPatch) -> None:
