@@ -30,6 +30,12 @@ class SignedHead(NamedTuple):
     signed: SignedStateRoot
 
 
+class _Quorum(NamedTuple):
+    head: SignedHead
+    named_at: int
+    """The control record that named its signers; 0: genesis."""
+
+
 class _Electorate(NamedTuple):
     since: int
     """The control record that named it; 0: genesis."""
@@ -107,7 +113,7 @@ class SignedRoots:
         self._log = log
         self._verifier = verifier
         self._electorates = _Electorates(chain, log, verifier)
-        self._known: dict[int, SignedHead] = {}
+        self._known: dict[int, _Quorum] = {}
         self._next: dict[int, int] = {}
         self._taken_over: dict[int, int] = {}
         """By `since` of an electorate that was the newest: the lowest round seen under it."""
@@ -130,21 +136,21 @@ class SignedRoots:
                 # An open transaction may hide what stands behind the last record, but nothing before it.
                 seen = max(seen, records[-1].offset + 1)
             for record in reversed(records):
-                head = self._checked(shard, record, newest)
-                if head is not None:
-                    newest, found = head, True
+                quorum = self._checked(shard, record, newest)
+                if quorum is not None:
+                    newest, found = quorum, True
             end = start
         if newest is not None:
             self._known[shard] = newest
         self._next[shard] = seen
-        return newest
+        return None if newest is None else newest.head
 
     def last(self, shard: int, records: int) -> list[SignedHead]:
         """The signed ones among so many last records of a shard, in order. Raises as the log."""
         source = TopicPartition(Topic.STATE_ROOTS, shard)
         end = self._log.end_offset(source)
         found = [self._checked(shard, record) for record in self._between(source, max(0, end - records), end)]
-        return [head for head in found if head is not None]
+        return [quorum.head for quorum in found if quorum is not None]
 
     def _between(self, source: TopicPartition, start: int, end: int) -> list[LogRecord]:
         found: list[LogRecord] = []
@@ -153,22 +159,34 @@ class SignedRoots:
             start = records[-1].offset + 1
         return found
 
-    def _checked(self, shard: int, record: LogRecord, older: SignedHead | None = None) -> SignedHead | None:
+    def _checked(self, shard: int, record: LogRecord, older: _Quorum | None = None) -> _Quorum | None:
         """None where it is not signed, or not newer than `older`: that is cheap to see."""
         head = self._decoded(shard, record)
-        if head is None or (older is not None and _age(head) <= _age(older)):
+        if head is None:
             return None
         named = self._electorates.through(head.checkpoint.control_sequence)
+        newest = self._electorates.newest()
+        is_newer = older is None or _age(head) > _age(older.head)
+        # It may show that `older` is a forgery of those who were replaced.
+        may_replace = older is not None and older.named_at < newest.since <= head.checkpoint.control_sequence
+        if not (is_newer or may_replace):
+            return None
         signers = next((electorate for electorate in named if self._signed(head.signed, electorate)), None)
         if signers is None:
             return None
-        newest, number = self._electorates.newest(), head.checkpoint.round
+        quorum = _Quorum(head, signers.since)
         if signers.since == newest.since:
-            self._take_over(newest, number)
-            return head
-        self._search(newest)
-        late = any(since > signers.since and number > lowest for since, lowest in self._taken_over.items())
-        return None if late else head
+            self._take_over(newest, head.checkpoint.round)
+        else:
+            self._search(newest)
+        if self._is_late(quorum):
+            return None
+        return quorum if is_newer or (older is not None and self._is_late(older)) else None
+
+    def _is_late(self, quorum: _Quorum) -> bool:
+        """Of attestors who had been replaced by then."""
+        number = quorum.head.checkpoint.round
+        return any(since > quorum.named_at and number > lowest for since, lowest in self._taken_over.items())
 
     def _decoded(self, shard: int, record: LogRecord) -> SignedHead | None:
         try:

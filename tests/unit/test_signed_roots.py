@@ -163,6 +163,20 @@ def test_who_was_replaced_signs_nothing_above_what_the_newest_attestors_signed()
     assert found.height == 11
 
 
+def test_who_took_a_forgery_for_the_newest_before_there_were_others_thinks_again() -> None:
+    net, true = signed_net()
+    roots = SignedRoots(net.chain, net.log, InlineVerifier(TEST_SUITES))
+    forged = alone(true, "attestor", control_sequence=2**40, number=10**6, height=10**6)
+    publish(net, forged)
+    assert roots.newest(0) == StateRoot.from_bytes(forged.state_root)
+    govern(net, ("four", "five"), 2, 1, Hash32(net.chain.chain_id), "operator", "attestor")
+    after = alone(true, "four", "five", control_sequence=1, number=6, height=11)
+    publish(net, after)
+    assert roots.newest(0) == StateRoot.from_bytes(after.state_root)
+    publish(net, forged, true)
+    assert roots.newest(0) == StateRoot.from_bytes(after.state_root)
+
+
 def test_attestors_of_a_protocol_to_come_are_nobody_yet() -> None:
     net, true = signed_net()
     unsigned = SignedControl(net.chain.chain_id, 1, Hash32(net.chain.chain_id), encode_action(1, SetProtocol(2)))
