@@ -130,6 +130,24 @@ def test_delays_are_of_each_direction(proxy: FaultProxy, port: int) -> None:
     assert caller.call(frame(3, b"quick")) == frame(3, b"quick")
 
 
+def test_one_broker_of_several_is_out_of_reach(echo: Echo) -> None:
+    near, far = free_port(), free_port()
+    proxy = FaultProxy(dict.fromkeys((near, far), echo.server_address[1]))
+    try:
+        assert sorted(proxy.ports) == sorted((near, far))
+        proxy.half_open(Direction.UP, port=far)
+        lost = Caller(far)
+        lost.socket.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            lost.call(frame(3, b"lost"))
+        assert Caller(near).call(frame(3, b"here")) == frame(3, b"here")
+        proxy.heal()
+        assert lost.is_cut()
+        assert Caller(far).call(frame(3, b"back")) == frame(3, b"back")
+    finally:
+        proxy.close()
+
+
 @pytest.mark.parametrize(("direction", "arrives"), [(Direction.UP, False), (Direction.DOWN, True)])
 def test_half_open_connections_swallow_and_are_reset_when_healed(
     proxy: FaultProxy, echo: Echo, port: int, direction: Direction, arrives: bool

@@ -40,6 +40,8 @@ class _Pair:
 
     client: asyncio.StreamWriter
     broker: asyncio.StreamWriter
+    port: int
+    """To which the client came."""
     deaf: set[Direction] = field(default_factory=set)
     """What is sent this way vanishes."""
     haunted: bool = False
@@ -71,7 +73,7 @@ class FaultProxy:
         self._servers: list[asyncio.Server] = []
         self._pairs: set[_Pair] = set()
         self._delay_s: dict[Direction, float] = dict.fromkeys(Direction, 0.0)
-        self._deaf: frozenset[Direction] = frozenset()
+        self._deaf: dict[int, frozenset[Direction]] = dict.fromkeys(routes, frozenset())
         self._refuses = False
         self._hold: re.Pattern[bytes] | None = None
         self._held: dict[bytes, _Held] = {}
@@ -98,10 +100,16 @@ class FaultProxy:
         """New connections are reset at once."""
         self._refuses = on
 
-    def half_open(self, *directions: Direction) -> None:
-        """What is sent in these directions vanishes on every connection, old and new; nobody is told. None heals: then
-        connections that lost something are reset, as those of a peer that came back are."""
-        self._loop.call_soon_threadsafe(self._deafen, frozenset(directions))
+    @property
+    def ports(self) -> list[int]:
+        """On which it listens."""
+        return list(self._routes)
+
+    def half_open(self, *directions: Direction, port: int | None = None) -> None:
+        """What is sent in these directions vanishes on every connection (of `port`, if given), old and new; nobody is
+        told. None heals: then connections that lost something are reset, as those of a peer that came back are."""
+        ports = frozenset(self._routes) if port is None else frozenset({port})
+        self._loop.call_soon_threadsafe(self._deafen, frozenset(directions), ports)
 
     def hold_end(self, writer: str) -> None:
         """Once for each writer whose id matches this pattern: its next EndTxn is taken from a connection that breaks,
@@ -129,10 +137,10 @@ class FaultProxy:
     # In the loop's thread
 
     async def _listen(self) -> None:
-        for port, target in self._routes.items():
+        for port in self._routes:
 
-            async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: int = target) -> None:
-                await self._serve(reader, writer, target)
+            async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int = port) -> None:
+                await self._serve(reader, writer, port)
 
             self._servers.append(await asyncio.start_server(serve, "127.0.0.1", port))
 
@@ -148,24 +156,24 @@ class FaultProxy:
         for pair in list(self._pairs):
             pair.end()
 
-    def _deafen(self, directions: frozenset[Direction]) -> None:
-        self._deaf = directions
-        for pair in list(self._pairs):
+    def _deafen(self, directions: frozenset[Direction], ports: frozenset[int]) -> None:
+        self._deaf |= dict.fromkeys(ports, directions)
+        for pair in [pair for pair in self._pairs if pair.port in ports]:
             if pair.deaf - directions:
                 pair.end()
             pair.deaf |= directions
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: int) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
         self.connections += 1
         if self._refuses:
             writer.transport.abort()
             return
         try:
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", target)
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._routes[port])
         except OSError:
             writer.transport.abort()
             return
-        pair = _Pair(writer, up_writer, set(self._deaf))
+        pair = _Pair(writer, up_writer, port, set(self._deaf[port]))
         self._pairs.add(pair)
         flows = [asyncio.ensure_future(self._up(reader, pair)), asyncio.ensure_future(self._down(up_reader, pair))]
         try:
