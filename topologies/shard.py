@@ -17,6 +17,8 @@ from pipeline.node.worker import Worker
 from pipeline.watch.worker import WorkerWatch
 
 _LOOK_S: Final = 0.1
+_PATIENCE_S: Final = 1.0
+"""How long a worker's shards wait for a partition of one of them, once; then the others go on without it."""
 
 
 def run_worker(
@@ -34,7 +36,7 @@ def run_worker(
         group = watch.group = ShardGroup(config.kafka, topic_prefix(chain), revoked)
         return group
 
-    with chain_log(chain, config) as log:
+    with chain_log(chain, config, patience_s=_PATIENCE_S) as log:
         worker = Worker(
             chain,
             config,

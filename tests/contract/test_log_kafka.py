@@ -28,17 +28,25 @@ pytestmark = pytest.mark.kafka
 
 
 class TestKafkaLog(LogContract):
+    options: dict[str, float] = {}  # noqa: RUF012 - never changed
+
     @pytest.fixture(autouse=True)
     def cluster(self, kafka: Kafka) -> None:
         self.kafka = kafka
 
     def make_log(self) -> KafkaLog:
         self.prefix = self.kafka.new_prefix()
-        return self.kafka.log(self.prefix)
+        return self.kafka.log(self.prefix, **self.options)
 
     def reopen(self, log: EventLog) -> KafkaLog:
         log.close()
-        return self.kafka.log(self.prefix)
+        return self.kafka.log(self.prefix, **self.options)
+
+
+class TestImpatientKafkaLog(TestKafkaLog):
+    """As workers have it."""
+
+    options = {"patience_s": 1.0}  # noqa: RUF012 - never changed
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from pipeline.errors import (
     TaskFenced,
     TransactionAbortable,
 )
-from pipeline.log.kafka import lane as lane_module
 from pipeline.log.kafka import log as log_module
 from pipeline.log.kafka import producing, topics, window
 from pipeline.log.kafka.faults import plain_errors, read_fault, write_fault
@@ -174,12 +173,11 @@ def test_what_befalls_a_partition_waits_for_its_reader(
 
 
 def test_nobody_answers(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane_module, "REQUEST_S", 0.2)
     with pytest.raises(Retryable, match="transactions, partition 0: no answer"):
-        lane.bounds(A0)
+        lane.bounds(A0, 0.2)
     lane._note(KafkaError(KafkaError._AUTHENTICATION, "bad password"), None, None)
     with pytest.raises(ConfigError, match="bad password"):
-        lane.bounds(A0)
+        lane.bounds(A0, 0.2)
     monkeypatch.setattr(topics, "_REQUEST_S", 0.2)
     catalog = TopicCatalog(admin_settings(NOBODY), "p", 1000)
     with pytest.raises(Retryable, match="brokers up"):
@@ -196,12 +194,11 @@ def test_nobody_answers(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     producer.close()
 
 
-def test_a_refusal_of_long_ago_is_no_reason_any_more(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane_module, "REQUEST_S", 0.2)
+def test_a_refusal_of_long_ago_is_no_reason_any_more(lane: Lane) -> None:
     lane._note(KafkaError(KafkaError._AUTHENTICATION, "bad password"), None, None)
     lane.renew()
     with pytest.raises(Retryable, match="no answer"):
-        lane.bounds(A0)
+        lane.bounds(A0, 0.2)
 
 
 def test_settings_that_exactly_once_needs_are_never_overridden() -> None:

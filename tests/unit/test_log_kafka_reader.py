@@ -10,6 +10,7 @@ from pipeline.config import KafkaConfig
 from pipeline.errors import Fatal, Retryable
 from pipeline.log.kafka import reader as reader_module
 from pipeline.log.kafka.lane import Fetched
+from pipeline.log.kafka.patience import Patience
 from pipeline.log.kafka.reader import Reader
 from pipeline.log.kafka.settings import consumer_settings
 from pipeline.log.kafka.window import Window
@@ -17,6 +18,7 @@ from pipeline.log.kafka.window import Window
 A0 = TopicPartition(Topic.TRANSACTIONS, 0)
 NOBODY = KafkaConfig(bootstrap="127.0.0.1:1", librdkafka={"log_level": 0})  # type: ignore[arg-type]
 STALL_S = 30.0
+PATIENT = Patience(lambda source: 9)
 
 
 class Stuck:
@@ -32,7 +34,7 @@ class Stuck:
     def high_watermark(self, source: TopicPartition) -> int:
         return 9
 
-    def bounds(self, source: TopicPartition) -> tuple[int, int]:
+    def bounds(self, source: TopicPartition, timeout_s: float) -> tuple[int, int]:
         self.asked += 1
         self.clock.now_s += self.answers_in_s
         if not self.answers:
@@ -63,7 +65,7 @@ class Watched:
     def __init__(self, clock: Clock) -> None:
         settings = consumer_settings(NOBODY, "g", committed=True)
         self.clock = clock
-        self.reader = Reader(settings, lambda source: "t", lambda: Fatal("gone"), lambda source: 9, STALL_S)
+        self.reader = Reader(settings, lambda source: "t", lambda: Fatal("gone"), lambda source: 9, PATIENT, STALL_S)
         self.lane = Stuck(clock)
         self.fetched = Fetched(Place("t", 0), Window(5), 5, 0, 0.0, 0.0)
 

@@ -21,7 +21,6 @@ from pipeline.log.kafka.faults import MISSING, OUT_OF_RANGE, error_in, read_faul
 from pipeline.log.kafka.settings import Settings
 from pipeline.log.kafka.window import Window
 
-REQUEST_S: Final = 10.0
 _BATCH: Final = 4_096
 _LEAST_POLL_S: Final = 0.001
 """The client counts in whole milliseconds: asked to wait for less, it does not wait at all."""
@@ -40,6 +39,9 @@ class Fetched:
     used_s: float
     asked_s: float
     """When `owed` was asked for."""
+    awaited_at: int = -1
+    """Where the window stood when what is owed was not there, and since when."""
+    awaited_s: float = field(default=0.0)
     paused: bool = False
     error: HauptbuchError | None = None
     stuck_at: int = -1
@@ -77,11 +79,11 @@ class Lane:
         """What is fetched."""
         return list(self._fetched)
 
-    def bounds(self, source: TopicPartition) -> tuple[int, int]:
+    def bounds(self, source: TopicPartition, timeout_s: float) -> tuple[int, int]:
         """(first offset that is kept, last stable offset) as of now. Raises `Retryable`, `ConfigError`."""
         place = Place(self._name_of(source), source.partition)
         try:
-            bounds = self._consumer.get_watermark_offsets(place, REQUEST_S, cached=False)
+            bounds = self._consumer.get_watermark_offsets(place, timeout_s, cached=False)
         except KafkaException as exception:
             raise self._unanswered(exception, source) from None
         assert bounds is not None, "the client raises where there is no answer"

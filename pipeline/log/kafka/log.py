@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException
@@ -21,7 +22,7 @@ from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.config import KafkaConfig
 from pipeline.errors import ConfigError, Fatal, HauptbuchError, Retryable
 from pipeline.log.kafka.faults import MISSING, error_in, refusal
-from pipeline.log.kafka.lane import REQUEST_S
+from pipeline.log.kafka.patience import REQUEST_S, Patience
 from pipeline.log.kafka.producing import KafkaDelivery, PlainProducer
 from pipeline.log.kafka.reader import Reader, stalled
 from pipeline.log.kafka.settings import admin_settings, consumer_settings, producer_settings, writer_settings
@@ -46,7 +47,9 @@ class KafkaLog:
     """`EventLog` on the cluster of `config`.
 
     `max_message_bytes` bounds key + value of a record. An open transaction that hides records for longer than
-    `stall_s` is an error. Raises `ConfigError` for a prefix or setting that can't be.
+    `stall_s` is an error. `patience_s`: how long a partition's answer is waited for before it is asked for in another
+    thread (`patience`), for whoever has more to do than to wait. Raises `ConfigError` for a prefix or setting that
+    can't be.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class KafkaLog:
         *,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         stall_s: float = DEFAULT_STALL_S,
+        patience_s: float = REQUEST_S,
     ) -> None:
         """Connects when first asked."""
         if not config.bootstrap:
@@ -71,11 +75,13 @@ class KafkaLog:
             self._meter_settings = consumer_settings(config, group, committed=False)
             self._meter = Consumer(self._meter_settings)
             self._metered_s = time.monotonic()
+            self._ends = Patience(self._high_watermark, patience_s)
             self._reader = Reader(
                 consumer_settings(config, group, committed=True),
                 self._topics.name_of,
                 self._topics.missing,
-                self._high_watermark,
+                self._end,
+                Patience(self._high_watermark, patience_s),
                 stall_s,
             )
             self._producer = PlainProducer(producer_settings(config, max_message_bytes), self._topics.name_of)
@@ -116,7 +122,7 @@ class KafkaLog:
         """As the port: the high watermark."""
         self._check_open()
         self._topics.require(source)
-        end = self._high_watermark(source)
+        end = self._end(source)
         self._reader.told_end(source, end)
         return end
 
@@ -133,8 +139,8 @@ class KafkaLog:
         """As the port."""
         self._check_open()
         self._topics.require(source)
+        end = self._end(source)  # first, since it is where a partition's silence is known
         self._topics.verify()
-        end = self._high_watermark(source)
         started = time.monotonic()
         while (stable := self._reader.stable_end(source)) < end:
             now = time.monotonic()
@@ -195,8 +201,10 @@ class KafkaLog:
         writers = [*self._writers.values(), *self._given_up]
         for writer in writers:
             writer.close()
+        is_asking = self._ends.is_probing or self._reader.is_probing
         self._reader.close()
-        self._meter.close()
+        if not is_asking:  # else it goes when that thread has its answer
+            self._meter.close()
         self._producer.close()
         for writer in writers:
             writer.join(_JOIN_S)
@@ -216,12 +224,16 @@ class KafkaLog:
             return stalled(name, source.partition, stable, now - known[1])
         return Retryable(f"{name}, partition {source.partition}: a transaction is open at offset {stable}; waiting")
 
-    def _high_watermark(self, source: TopicPartition) -> int:
+    def _end(self, source: TopicPartition) -> int:
+        return self._ends.ask(source, partial(self._high_watermark, source))
+
+    def _high_watermark(self, source: TopicPartition, timeout_s: float = REQUEST_S) -> int:
         name = self._topics.name_of(source)
         try:
-            bounds = self._meter.get_watermark_offsets(Place(name, source.partition), REQUEST_S, cached=False)
+            bounds = self._meter.get_watermark_offsets(Place(name, source.partition), timeout_s, cached=False)
         except KafkaException as exception:
-            self._renew_meter()
+            if timeout_s >= REQUEST_S:
+                self._renew_meter()
             error = error_in(exception)
             if error.code() in MISSING:
                 raise self._topics.missing() from None

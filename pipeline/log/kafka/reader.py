@@ -7,16 +7,21 @@ What [] promises. A consumer hears of new records a moment after they stand. A r
 therefore asks the cluster for the last stable offset, and waits until everything before it has arrived, wherever
 something may stand that this process can know of: at the first read of a position, after a writer was fenced, and
 after `end_offset` answered with an offset beyond. Reads in a steady tail cost a request every 10 s.
+
+An impatient log waits for a moment (`patience`). A read that would wait for longer raises `Retryable` at once until the
+answer, or what is owed, is there: it never gives [] instead.
 """
 
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from pipeline.codec.topics import LogRecord, TopicPartition
 from pipeline.errors import Fatal, HauptbuchError, Retryable, TaskDiverged
-from pipeline.log.kafka.lane import REQUEST_S, Fetched, Lane
+from pipeline.log.kafka.lane import Fetched, Lane
+from pipeline.log.kafka.patience import REQUEST_S, Patience
 from pipeline.log.kafka.settings import Settings
 
 _SLICE_S: Final = 0.002
@@ -50,6 +55,7 @@ class Reader:
         name_of: Callable[[TopicPartition], str],
         missing: Callable[[], HauptbuchError],
         end_of: Callable[[TopicPartition], int],
+        patience: Patience,
         stall_s: float,
     ) -> None:
         """`end_of` asks for the high watermark. `stall_s`: how long one open transaction may hide what is behind it."""
@@ -57,6 +63,7 @@ class Reader:
         self._far = Lane(settings, name_of, missing)
         self._name_of = name_of
         self._end_of = end_of
+        self._patience = patience
         self._stall_s = stall_s
         self._lock = threading.Lock()
         # A lock is not fair: one who waits in slices would take it again before another wakes. Whoever wants the lock
@@ -76,9 +83,6 @@ class Reader:
             self._lock.acquire()
         try:
             return self._read(source, start, max_records, max_bytes)
-        except Retryable:
-            self._renew()
-            raise
         finally:
             self._lock.release()
 
@@ -89,6 +93,15 @@ class Reader:
             self._renewed_s = now_s
             self._tail.renew()
             self._far.renew()
+            self._patience.forget()
+
+    def _bounds(self, lane: Lane, source: TopicPartition) -> tuple[int, int]:
+        try:
+            return self._patience.ask(source, partial(lane.bounds, source))
+        except Retryable:
+            if self._patience.blames_client(source):
+                self._renew()
+            raise
 
     def _read(self, source: TopicPartition, start: int, max_records: int, max_bytes: int) -> list[LogRecord]:
         now_s = time.monotonic()
@@ -110,6 +123,8 @@ class Reader:
             return records
         if fetched.error is not None:
             lane.drop(source)
+            if isinstance(fetched.error, Retryable):
+                self._renew()
             raise fetched.error
         if now_s - fetched.watched_s > _WATCH_S:
             fetched.watched_s = now_s
@@ -133,10 +148,7 @@ class Reader:
         with self._queue:
             self._lock.acquire()
         try:
-            return self._tail.bounds(source)[1]
-        except Retryable:
-            self._renew()
-            raise
+            return self._bounds(self._tail, source)[1]
         finally:
             self._lock.release()
 
@@ -163,6 +175,11 @@ class Reader:
             finally:
                 self._lock.release()
 
+    @property
+    def is_probing(self) -> bool:
+        """Whether a thread asks a silent partition."""
+        return self._patience.is_probing
+
     def close(self) -> None:
         """Idempotent."""
         with self._lock:
@@ -188,7 +205,7 @@ class Reader:
             return self._far, far
         lane = self._far if tail_is_busy else self._tail
         events = self._events
-        low, stable = lane.bounds(source)
+        low, stable = self._bounds(lane, source)
         if not low <= start <= stable:
             end = self._end_of(source)
             if not low <= start <= end:
@@ -207,15 +224,20 @@ class Reader:
         is_stale = now_s - fetched.asked_s > _SURE_S
         if is_stale or fetched.sure_at < self._fenced_at or (fetched.sure_at < told_at and window.high < told):
             events = self._events
-            fetched.owed = lane.bounds(source)[1]
+            fetched.owed = self._bounds(lane, source)[1]
             fetched.sure_at, fetched.asked_s = events, now_s
+        if fetched.awaited_at != window.high:
+            fetched.awaited_at, fetched.awaited_s = window.high, now_s
         while window.high < fetched.owed and fetched.error is None and not window.has(start):
-            lane.pump(0.02)
-            if time.monotonic() - now_s > REQUEST_S:
+            waited_s = time.monotonic() - fetched.awaited_s
+            if waited_s > min(self._patience.wait_s, REQUEST_S):
+                if waited_s > REQUEST_S:
+                    self._renew()
                 raise Retryable(
                     f"{self._name_of(source)}, partition {source.partition}: Kafka gave nothing from offset "
-                    f"{window.high} on in {REQUEST_S:.0f} s, though all before {fetched.owed} is decided"
+                    f"{window.high} on in {waited_s:.0f} s, though all before {fetched.owed} is decided"
                 )
+            lane.pump(0.02)
 
     def _watch_stall(self, lane: Lane, source: TopicPartition, fetched: Fetched, now_s: float) -> None:
         """One open transaction hides everything behind it: not for longer than transactions may last.
@@ -230,7 +252,7 @@ class Reader:
             fetched.stuck_at, fetched.stuck_s = high, now_s
             return
         try:
-            stable = lane.bounds(source)[1]
+            stable = self._bounds(lane, source)[1]
         except Retryable:
             fetched.stuck_at = -1
             raise

@@ -6,7 +6,8 @@ from typing import Final
 
 from pipeline.codec.topics import LogRecord, TopicPartition
 from pipeline.errors import HauptbuchError, Retryable, TaskDiverged
-from pipeline.log.kafka.lane import REQUEST_S, Lane
+from pipeline.log.kafka.lane import Lane
+from pipeline.log.kafka.patience import REQUEST_S
 from pipeline.log.kafka.settings import Settings
 
 _PAGE: Final = 256
@@ -24,7 +25,7 @@ def read_uncommitted(
     """As `EventLog.read_uncommitted`. `settings` are of a consumer that does not isolate."""
     lane = Lane(settings, name_of, missing)
     try:
-        low, end = lane.bounds(source)
+        low, end = lane.bounds(source, REQUEST_S)
         name = f"{name_of(source)}, partition {source.partition}"
         if not low <= start <= end:
             raise TaskDiverged(
