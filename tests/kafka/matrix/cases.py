@@ -340,6 +340,24 @@ def brokers_restarted(stage: Stage) -> None:
         stage.pause(4, 6)
 
 
+def broker_out_of_reach(stage: Stage) -> None:
+    """What one worker and one broker of three send each other vanishes; everyone else reaches everyone."""
+    slot = stage.random.choice(stage.fleet.workers).slot
+    stage.fleet.end(stage.fleet.lives[slot])
+    life = stage.start_worker(slot, bootstrap=stage.brokers.proxied)
+    stage.fleet.await_led()
+    proxy = stage.brokers.proxy
+    try:
+        proxy.half_open(*Direction, port=stage.random.choice(proxy.ports))
+        stage.pause(8, 28)
+    finally:
+        proxy.heal()
+    stage.pause(3, 6)
+    stage.fleet.await_led()
+    stage.require(life.is_alive, "the worker ended")
+    stage.fleet.end(life)  # its next life reaches brokers without the proxy
+
+
 def broker_frozen(stage: Stage) -> None:
     """The only broker stands still for longer than requests, sessions and transactions last."""
     cluster, node = stage.brokers.cluster, stage.brokers.nodes[0]
@@ -444,6 +462,7 @@ CASES = [
     Case("attestors lost and back", House.QUORUM, attestor_lost, weight=3),
     Case("worker killed, quorum", House.QUORUM, worker_killed, weight=2),
     Case("broker of three killed", House.THREE, broker_killed, weight=3),
+    Case("broker of three out of one worker's reach", House.THREE, broker_out_of_reach),
     Case("rolling restart of three brokers", House.THREE, brokers_restarted),
     Case("worker killed, three brokers", House.THREE, worker_killed, weight=2),
 ]
