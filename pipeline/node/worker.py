@@ -194,14 +194,15 @@ class Worker:
         task.assign()
 
     def _stand_by(self, now_ms: int, busy: bool) -> bool:
-        """Follow what others lead, once every shard that came here is served. Whether there was anything to follow."""
+        """Follow what others lead, once every shard that came is served or pauses. Whether there was anything new."""
         if self._copies == 0:
             return False
         active = self._control.newest.active_shards
         self.standbys.keep(
             frozenset(shard for shard in self._group.copies(self._copies) if shard < active and shard not in self.tasks)
         )
-        if any(task.state in (TaskState.FENCING, TaskState.RECOVERING) for task in self.tasks.values()):
+        coming = [task for task in self.tasks.values() if task.state in (TaskState.FENCING, TaskState.RECOVERING)]
+        if not all(task.pauses(now_ms) for task in coming):
             return False
         return self.standbys.step(now_ms, briefly=busy)
 

@@ -107,6 +107,10 @@ class ShardTask:
             return self._recovery.cursor
         return stored_cursor(self._chain, self.shard, self.store)
 
+    def pauses(self, now_ms: int) -> bool:
+        """Whether something failed and it does nothing before it tries again."""
+        return self.state is TaskState.FENCING and now_ms < self._retry_at_ms
+
     def catching_up(self) -> tuple[int, int] | None:
         """(height of the store, height of the log) while it recovers, else None. Raises as the log."""
         return None if self._recovery is None else self._recovery.progress()

@@ -446,6 +446,30 @@ def test_a_copy_does_not_go_on_upon_inputs_that_were_made_again(bed: Bed) -> Non
     two.close()
 
 
+def test_copies_go_on_while_a_shard_that_came_can_not_be_recovered(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, first = bed.worker("one", BOTH)
+    two, second = bed.worker("two", frozenset())
+    bed.drive(lambda: leads(one, 0, 1), one)
+    settle, is_away = bed.log.settle, True
+
+    def settled(source: TopicPartition) -> None:
+        if is_away and source == TopicPartition(Topic.BLOCKS, 0):
+            raise Retryable("no answer")
+        settle(source)
+
+    monkeypatch.setattr(bed.log, "settle", settled)
+    first.give(frozenset({ShardId(1)}))
+    second.give(frozenset({ShardId(0)}))
+    second.inherits = frozenset({ShardId(1)})
+    bed.drive(lambda: two.standbys.warm == {ShardId(1)}, one, two)
+    assert leads(one, 1)
+    assert leads(two)
+    is_away = False
+    bed.drive(lambda: leads(two, 0), one, two)
+    for worker in (one, two):
+        worker.close()
+
+
 def test_no_copies_are_kept_where_none_are_wanted(bed: Bed) -> None:
     heard: list[str] = []
     one, _ = bed.worker("one", BOTH)
