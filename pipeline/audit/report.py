@@ -73,9 +73,10 @@ class AuditReport:
         return json.dumps(self.to_json(), indent=2) + "\n"
 
     def render(self) -> list[str]:
-        """Plain lines for people: verdict, figures, findings, table."""
+        """Plain lines for people: chain, verdict, figures, findings, table."""
         figures = self.figures
         lines = [
+            f"chain {self.chain_id or 'not known'}",
             self.verdict,
             f"{figures.blocks} blocks, {self.rounds} rounds, {figures.records} records, "
             f"{figures.transactions} transactions, {figures.signatures} signatures, {figures.bundles} bundles, "
@@ -91,12 +92,4 @@ class AuditReport:
 def _table(conserved: Sequence[AssetLine] | None) -> list[str]:
     if conserved is None:
         return ["conservation: not judged, a shard could not be executed to its end"]
-    lines = []
-    for line in conserved:
-        sign = "=" if line.holds else "is not"
-        name = line.symbol or line.asset.hex()
-        lines.append(
-            f"{name}: balances {line.balances} + fees {line.fees} + in flight {line.in_flight} "
-            f"{sign} issued {line.issued} - burned {line.burned}"
-        )
-    return lines
+    return [line.render() for line in conserved]

@@ -114,7 +114,7 @@ class _Audit:
         self._relay(results, tracks, settled.relay)
         conserved = None
         if all(result.complete for result in results):
-            conserved = conservation(results, self._in_flight, self._early, chain.genesis.fee_asset)
+            conserved = conservation(results, self._in_flight, self._early, chain.genesis)
             self._findings += unbalanced(conserved)
         figures = Figures(signatures=self._verifier.count)
         for result in results:

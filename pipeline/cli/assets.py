@@ -3,31 +3,20 @@
 Anyone can create an asset of any symbol, so a bare symbol means the treasury's asset and nobody else's.
 """
 
-from typing import Final, NamedTuple
-
 from pipeline.cli.csv_source import DEFAULT_ASSET, parse_amount
 from pipeline.codec.types import Address, AssetId
-from pipeline.crypto.addresses import format_address, parse_address
+from pipeline.crypto.addresses import parse_address
 from pipeline.errors import ConfigError
-from pipeline.ledger.leaves import Asset
+from pipeline.ledger.asset_text import ISSUER_MARK, AssetLabel, asset_label, format_amount
 from pipeline.ledger.transactions import asset_id_of
 from pipeline.node.reader import LedgerView
 
 __all__ = ["DEFAULT_ASSET", "AssetNames", "asset_of", "format_amount", "issued_asset", "scaled_amount"]
 
-_ISSUER_MARK: Final = "@"
-
-
-class AssetLabel(NamedTuple):
-    """How an asset is shown."""
-
-    symbol: str
-    decimals: int
-
 
 def asset_of(treasury: Address, text: str) -> AssetId:
     """The id of `SYMBOL`, or of `SYMBOL@ISSUER` where the treasury did not issue it. Raises `ConfigError`."""
-    symbol, mark, issuer = text.rpartition(_ISSUER_MARK)
+    symbol, mark, issuer = text.rpartition(ISSUER_MARK)
     if not mark:
         return asset_id_of(treasury, text.encode())
     return asset_id_of(parse_address(issuer), symbol.encode())
@@ -38,7 +27,7 @@ def issued_asset(text: str) -> AssetId:
 
     Raises `ConfigError`.
     """
-    symbol, mark, issuer = text.rpartition(_ISSUER_MARK)
+    symbol, mark, issuer = text.rpartition(ISSUER_MARK)
     if mark:
         return asset_id_of(parse_address(issuer), symbol.encode())
     try:
@@ -69,25 +58,7 @@ class AssetNames:
         leaf = self._reader.asset(asset)
         if leaf is None:  # only where the issuer's shard is read a moment before the receiver's
             return AssetLabel(f"0x{asset.hex()}", 0)
-        return AssetLabel(_symbol(leaf, self._reader.chain.genesis.treasury), leaf.decimals)
-
-
-def _symbol(leaf: Asset, treasury: Address) -> str:
-    try:
-        symbol = leaf.symbol.decode()
-    except UnicodeDecodeError:
-        symbol = ""
-    if not symbol.isprintable() or not symbol or _ISSUER_MARK in symbol:
-        symbol = f"0x{leaf.symbol.hex()}"  # it could break the line, or pass for another
-    return symbol if leaf.issuer == treasury else f"{symbol}{_ISSUER_MARK}{format_address(leaf.issuer)}"
-
-
-def format_amount(amount: int, decimals: int) -> str:
-    """Minor units as a decimal number, exact."""
-    if not decimals:
-        return str(amount)
-    whole, fraction = divmod(amount, 10**decimals)
-    return f"{whole}.{fraction:0{decimals}}"
+        return asset_label(leaf, self._reader.chain.genesis.treasury)
 
 
 def scaled_amount(text: str, decimals: int) -> int:

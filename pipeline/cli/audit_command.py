@@ -29,6 +29,8 @@ def run(
     chain = layout.chain()
     trusted = None if trust is None else load_trust(trust)
     config = settings(layout, kafka)
+    if json is not None:
+        _write(json, "")  # before an hour of work
     if config.kafka.bootstrap:
         report = audit_cluster(config, chain, trusted, say_progress())
     else:
@@ -36,8 +38,14 @@ def run(
     for text in report.render():
         line(text)
     if json is not None:
-        try:
-            json.write_text(report.to_text(), encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"{json} can't be written: {error.strerror}; give another place") from None
+        _write(json, report.to_text(), "w")
     return 0 if report.ok else 1
+
+
+def _write(path: Path, text: str, mode: str = "a") -> None:
+    """Appending nothing shows that the place will do, and leaves an older report until there is a new one."""
+    try:
+        with path.open(mode, encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError(f"{path} can't be written: {error.strerror}; give another place") from None

@@ -58,7 +58,7 @@ def test_a_killed_worker_is_replaced_and_two_of_three_signers_suffice(ledger: Le
 
     report = tmp_path / "report.json"
     verdict = ledger.run("audit", ledger.directory, "--json", report, "--kafka", ledger.bootstrap)
-    assert verdict.startswith("all checks hold")
+    assert "\nall checks hold" in verdict
     roots = [json.loads(text) for text in ledger.run("roots", ledger.directory, *options).splitlines()]
     assert {root["shard"] for root in roots} == set(range(SHARDS))
     assert {root["assurance"] for root in roots} == {"EXECUTION"}
@@ -72,7 +72,7 @@ def test_a_killed_worker_is_replaced_and_two_of_three_signers_suffice(ledger: Le
     assert "balance of hb1" in ledger.run("verify", proof, "--trust", ledger.directory / "trust.json")
     assert ledger.stop("two") == 130
     assert ledger.leads("two") == set()
-    assert ledger.run("audit", ledger.directory).startswith("all checks hold")
+    assert "\nall checks hold" in ledger.run("audit", ledger.directory)
 
 
 def test_what_can_not_run_says_why_in_one_line(ledger: Ledger, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_the_report_is_json_and_text() -> None:
     assert list(value)[:3] == ["ok", "verdict", "chain_id"]
     assert value["figures"]["blocks"] == report.figures.blocks
     assert value["conservation"][0]["issued"] == "9000"
-    assert report.render()[0] == report.verdict
+    assert report.render()[:2] == [f"chain {report.chain_id}", report.verdict]
     assert report.render()[-1].startswith("UNIT: balances 9000 + fees 0 + in flight 0 = issued 9000")
 
 
