@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.audit.report import AuditReport
     from pipeline.audit.run import audit_log
+    from pipeline.client.cluster import LedgerClient
     from pipeline.client.light import LightClient, VerifiedRoot, VerifiedValue, verify_state_root
     from pipeline.client.producer import Publication, PublicationUnknown, Sender, TransactionFuture, TransactionProducer
     from pipeline.client.proof_file import StateProof
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "audit.report": ("AuditReport",),
     "audit.run": ("audit_log",),
+    "client.cluster": ("LedgerClient",),
     "client.light": ("LightClient", "VerifiedRoot", "VerifiedValue", "verify_state_root"),
     "client.producer": ("Publication", "PublicationUnknown", "Sender", "TransactionFuture", "TransactionProducer"),
     "client.proof_file": ("StateProof",),
@@ -87,6 +89,7 @@ __all__ = [
     "DeleteData",
     "Freeze",
     "HauptbuchError",
+    "LedgerClient",
     "LedgerReader",
     "LightClient",
     "Mint",

@@ -11,7 +11,7 @@ from pipeline.crypto import contexts
 from pipeline.crypto.addresses import address_of
 from pipeline.crypto.port import PrivateKey
 from pipeline.crypto.verifier import parallel_sign
-from pipeline.errors import ConfigError, InvalidTransaction, OutcomeUnknown, Retryable
+from pipeline.errors import ConfigError, InvalidTransaction, OutcomeUnknown, PoisonRecord, Retryable
 from pipeline.ledger.chain import Chain
 from pipeline.ledger.leaves import Account
 from pipeline.ledger.receipts import TransactionReceipt
@@ -194,8 +194,24 @@ class TransactionProducer:
         limit = self._chain.genesis.limits.record_bytes
         if len(record) > limit:
             raise InvalidTransaction(f"a transaction of {len(record)} bytes; {limit} are allowed, send fewer entries")
-        shard = self._chain.shard_map.owner_of(item.sender.address)
-        return Signed(TopicPartition(Topic.TRANSACTIONS, shard), record, tx_id_of(item.body), item.nonce)
+        return Signed(self._target(item.sender.address), record, tx_id_of(item.body), item.nonce)
+
+    def _target(self, sender: Address) -> TopicPartition:
+        return TopicPartition(Topic.TRANSACTIONS, self._chain.shard_map.owner_of(sender))
+
+    def restore(self, record: bytes) -> Signed:
+        """What `sign` gave, from its `record` alone: for who kept the bytes and publishes them again after a restart.
+
+        Raises `InvalidTransaction` where they are no transaction of this chain.
+        """
+        try:
+            body = SignedTransaction.from_record(record).body
+            fields = TransactionBody.from_bytes(body)
+        except PoisonRecord as error:
+            raise InvalidTransaction(f"these bytes are no signed transaction: {error}") from None
+        if fields.chain_id != self._chain.chain_id:
+            raise InvalidTransaction(f"this transaction is of another chain, {fields.chain_id.hex()[:16]}")
+        return Signed(self._target(fields.sender), record, tx_id_of(body), fields.nonce)
 
     def publish(self, batch: Sequence[Signed]) -> list[TransactionFuture]:
         """Append to the log, in order. Raises as `EventLog.append`; the same call again is then safe.

@@ -1,12 +1,12 @@
 """Subscribing to signed state roots: only verified ones are ever yielded, from any offset on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from pipeline.client.light import LightClient, VerifiedRoot
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.errors import PoisonRecord, VerificationFailed
-from pipeline.ledger.checkpoints import SignedStateRoot
+from pipeline.ledger.checkpoints import Checkpoint, SignedStateRoot
 from pipeline.log.port import EventLog
 
 _PAGE: Final = 256
@@ -31,10 +31,20 @@ class StateRootSubscriber:
     """
 
     def __init__(
-        self, log: EventLog, client: LightClient, partitions: Iterable[int], start: dict[int, int] | None = None
+        self,
+        log: EventLog,
+        client: LightClient,
+        partitions: Iterable[int],
+        start: Mapping[int, int] | None = None,
+        from_round: int = 0,
     ) -> None:
-        """`start`: partition -> offset to begin at, 0 by default. `client` remembers the newest round."""
+        """`start`: partition -> offset to begin at, 0 by default. `client` remembers the newest round.
+
+        Roots of rounds before `from_round` are passed over without a look at their signatures; `starts_of` tells where
+        to begin so that few have to be.
+        """
         self._log = log
+        self._from_round = from_round
         self._client = client
         self.next_offsets = {partition: (start or {}).get(partition, 0) for partition in partitions}
         self._newest: dict[int, int] = {}
@@ -78,7 +88,10 @@ class StateRootSubscriber:
 
     def _verify(self, partition: int, record: LogRecord) -> VerifiedRoot | None:
         try:
-            root = self._client.verify_root(SignedStateRoot.from_record(record.value))
+            signed = SignedStateRoot.from_record(record.value)
+            if Checkpoint.from_bytes(signed.checkpoint).round < self._from_round:
+                return None
+            root = self._client.verify_root(signed)
         except (PoisonRecord, VerificationFailed) as error:
             self._refuse(partition, record.offset, str(error))
             return None
@@ -96,3 +109,40 @@ class StateRootSubscriber:
             return
         message = f"state-roots partition {partition} offset {offset}: {reason}"
         self.refused.append(RefusedRoot(partition, offset, VerificationFailed(message)))
+
+
+def starts_of(log: EventLog, partitions: Iterable[int], number: int) -> dict[int, int]:
+    """Partition -> an offset of `state-roots` at most a page before the first root of round `number` or a later one.
+
+    Rounds ascend along a partition, so few records are looked at, and none of them is verified: who may write there and
+    puts old roots behind newer ones can make a subscriber begin too late, which he could as well by withholding them.
+    Raises as `EventLog.read`.
+    """
+    return {partition: _start_of(log, TopicPartition(Topic.STATE_ROOTS, partition), number) for partition in partitions}
+
+
+def _start_of(log: EventLog, source: TopicPartition, number: int) -> int:
+    low, high = 0, log.end_offset(source) if number > 0 else 0
+    while high - low > _PAGE:
+        middle = (low + high) // 2
+        found = _next_round(log, source, middle, high)
+        if found is None or found[1] >= number:
+            high = middle
+        else:
+            low = found[0] + 1
+    return low
+
+
+def _next_round(log: EventLog, source: TopicPartition, start: int, end: int) -> tuple[int, int] | None:
+    """Offset and round of the first record from `start` on, before `end`, that has a round."""
+    while start < end:
+        records = log.read(source, start, 1, _PAGE_BYTES)
+        if not records or records[0].offset >= end:
+            return None
+        start = records[0].offset + 1
+        try:
+            checkpoint = Checkpoint.from_bytes(SignedStateRoot.from_record(records[0].value).checkpoint)
+        except PoisonRecord:
+            continue
+        return records[0].offset, checkpoint.round
+    return None

@@ -2,15 +2,27 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final, Protocol
 
-from pipeline.config import Config
+from pipeline.codec.types import ChainId
+from pipeline.config import Config, KafkaConfig
 from pipeline.ledger.chain import Chain
 from pipeline.log.kafka import KafkaLog
 from pipeline.log.kafka.access import require_access
 from pipeline.log.kafka.patience import REQUEST_S
 
+_ANY_RECORD_BYTES: Final = 256 << 20
 
-def topic_prefix(chain: Chain) -> str:
+
+class Identified(Protocol):
+    """What knows its chain: a `Chain`, or the trust file of one whose genesis was not read."""
+
+    @property
+    def chain_id(self) -> ChainId:
+        """Of the chain."""
+
+
+def topic_prefix(chain: Identified) -> str:
     """What the names of a chain's topics and groups begin with: its id, so that no two chains ever share a topic."""
     return f"hauptbuch-{chain.chain_id.hex()[:16]}"
 
@@ -30,7 +42,15 @@ def kafka_log(chain: Chain, config: Config, *, patience_s: float = REQUEST_S) ->
 
     Raises `ConfigError`, and what `require_access` does.
     """
-    if config.kafka.bootstrap:
-        require_access(config.kafka)
-    limit = chain.genesis.limits.message_bytes
-    return KafkaLog(config.kafka, topic_prefix(chain), max_message_bytes=limit, patience_s=patience_s)
+    return _log(chain, config.kafka, chain.genesis.limits.message_bytes, patience_s)
+
+
+def client_log(chain: Identified, config: KafkaConfig) -> KafkaLog:
+    """As `kafka_log`, for who need not have the genesis, which bounds what is published: producers check it."""
+    return _log(chain, config, _ANY_RECORD_BYTES, REQUEST_S)
+
+
+def _log(chain: Identified, config: KafkaConfig, max_message_bytes: int, patience_s: float) -> KafkaLog:
+    if config.bootstrap:
+        require_access(config)
+    return KafkaLog(config, topic_prefix(chain), max_message_bytes=max_message_bytes, patience_s=patience_s)

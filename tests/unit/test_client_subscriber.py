@@ -1,17 +1,20 @@
 """A subscriber reads in bounded steps, keeps a bounded number of refusals, and loses no root."""
 
+from dataclasses import replace
+
 import pytest
 from sync_net import Net
 
 from pipeline.client.light import LightClient
-from pipeline.client.subscriber import MAX_REFUSED, StateRootSubscriber
+from pipeline.client.subscriber import MAX_REFUSED, StateRootSubscriber, starts_of
 from pipeline.client.trust import Trust
-from pipeline.codec.topics import LogRecord, TopicPartition
+from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.crypto.verifier import InlineVerifier
 from pipeline.errors import Retryable
 from pipeline.kv.memory import MemoryKeyValue
-from pipeline.ledger.checkpoints import Assurance
+from pipeline.ledger.checkpoints import Assurance, Checkpoint, SignedStateRoot
 from pipeline.log.embedded import EmbeddedLog
+from pipeline.log.port import Append
 from pipeline.testing.suite import TEST_SUITES
 
 
@@ -103,3 +106,51 @@ def test_a_failing_read_loses_no_root(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(Retryable):
             subscriber.poll()
     assert {root.state_root.shard for root in subscriber.poll()} == {0, 1, 2}
+
+
+class NumberedLog(EmbeddedLog):
+    """One partition of unsigned roots: the i-th record is of round `rounds[i]`; None: junk. Counts what is read."""
+
+    def __init__(self, rounds: list[int | None]) -> None:
+        super().__init__(MemoryKeyValue())
+        self.create_topic(Topic.STATE_ROOTS, 1)
+        self.reads = 0
+        source = TopicPartition(Topic.STATE_ROOTS, 0)
+        for number in rounds:
+            self.append([Append(source, None, b"junk" if number is None else numbered(number))])
+
+    def read(self, source: TopicPartition, start: int, max_records: int, max_bytes: int) -> list[LogRecord]:
+        self.reads += 1
+        return super().read(source, start, max_records, max_bytes)
+
+
+def numbered(number: int) -> bytes:
+    (record,) = NET.read(Topic.STATE_ROOTS, 0)[:1]
+    signed = SignedStateRoot.from_record(record.value)
+    checkpoint = replace(Checkpoint.from_bytes(signed.checkpoint), round=number)
+    return replace(signed, checkpoint=checkpoint.to_bytes()).to_record()
+
+
+@pytest.mark.parametrize("junk", [0, 3])
+def test_the_start_of_a_round_is_found_with_few_looks(junk: int) -> None:
+    rounds: list[int | None] = []
+    for number in range(0, 3000, 2):
+        rounds += [number, *[None] * junk][: 1 + junk * (number % 3 == 0)]
+    log = NumberedLog(rounds)
+    for wanted in (0, 1, 2, 777, 1500, 2998, 2999, 10**6):
+        log.reads = 0
+        start = starts_of(log, [0], wanted)[0]
+        first = next((at for at, number in enumerate(rounds) if number is not None and number >= wanted), len(rounds))
+        assert start <= first <= start + 256
+        assert log.reads <= 8 * (1 + junk)
+
+
+def test_earlier_rounds_are_passed_over_and_not_verified() -> None:
+    everything = StateRootSubscriber(NET.log, client(), range(3)).catch_up()
+    newest = max(root.checkpoint.round for root in everything)
+    late = StateRootSubscriber(NET.log, client(), range(3), from_round=newest)
+    assert late.catch_up() == [root for root in everything if root.checkpoint.round == newest]
+    junk = NumberedLog([1, 2, 3])
+    unsigned = StateRootSubscriber(junk, client(), [0], from_round=3)
+    assert unsigned.catch_up() == []
+    assert [refused.offset for refused in unsigned.refused] == [2]
