@@ -1,47 +1,93 @@
 """`hauptbuch roots`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from pipeline.cli.output import flush, json_line, line, when
-from pipeline.cli.surroundings import Directory, Json, Kafka, reading_log
+from pipeline.cli.output import flush, json_line, line, note, when
+from pipeline.cli.surroundings import Json, Kafka, reading_log, settings
+from pipeline.client.cluster import LedgerClient, subscribe
 from pipeline.client.light import LightClient, VerifiedRoot
-from pipeline.client.subscriber import StateRootSubscriber
-from pipeline.client.trust import load_trust
-from pipeline.codec.topics import Topic
+from pipeline.client.subscriber import MAX_REFUSED, StateRootSubscriber
+from pipeline.client.trust import Trust, load_trust
 from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.crypto.verifier import InlineVerifier
-from pipeline.errors import VerificationFailed
-from pipeline.node.bootstrap import require_topics
+from pipeline.errors import ConfigError
+from pipeline.log.port import EventLog
 from pipeline.node.layout import NodeLayout
 
 _WAIT_MS: Final = 200
 
 
 def run(
-    directory: Directory,
+    directory: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="A directory that `hauptbuch init` made; none with --kafka and --trust."),
+    ] = None,
+    trust: Annotated[
+        Path | None, typer.Option("--trust", metavar="FILE", help="The trust file; else that of DIR.")
+    ] = None,
+    from_round: Annotated[
+        int | None,
+        typer.Option("--from-round", min=0, help="Begin here; else at the last round that FILE knows, if any."),
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on as new roots appear, until interrupted.")] = False,
     kafka: Kafka = "",
     as_json: Json = False,
-) -> None:
-    """Print the state roots whose signatures hold for DIR/trust.json. Works beside a running node.
+) -> int:
+    """Print the state roots whose signatures hold. Works beside a running node; a cluster needs no directory.
 
-    Exit code 1 where one does not hold.
+    What does not hold is told on standard error, and the exit code is 1.
     """
-    with reading_log(directory, kafka) as log:
-        require_topics(log, Topic.STATE_ROOTS)
-        client = LightClient(load_trust(NodeLayout(directory).trust), InlineVerifier(STANDARD_SUITES))
-        subscriber = StateRootSubscriber(log, client, range(log.partitions(Topic.STATE_ROOTS)))
+    trusted = _trust_of(directory, trust)
+    if from_round is None:
+        seen = trusted.last_checkpoint
+        from_round = 0 if seen is None else seen.round
+    with _log_of(directory, trusted, kafka) as log:
+        subscriber = subscribe(log, LightClient(trusted, InlineVerifier(STANDARD_SUITES)), from_round)
         while True:
             for root in sorted(subscriber.catch_up(), key=lambda root: (root.checkpoint.round, root.state_root.shard)):
                 _print(root, as_json=as_json)
-            if subscriber.refused:
-                raise VerificationFailed(str(subscriber.refused[0].error))
+            _tell_refused(subscriber)
             if not follow:
-                return
+                return 1 if subscriber.refused_total else 0
             flush()
             log.wait(_WAIT_MS)
+
+
+def _trust_of(directory: Path | None, trust: Path | None) -> Trust:
+    if directory is None:
+        if trust is None:
+            raise ConfigError("give a directory, or --kafka BOOTSTRAP and --trust FILE")
+        return load_trust(trust)
+    layout = NodeLayout(directory)
+    layout.chain()  # first of all: whether this is a ledger
+    return load_trust(trust or layout.trust)
+
+
+@contextmanager
+def _log_of(directory: Path | None, trust: Trust, kafka: str) -> Iterator[EventLog]:
+    if directory is not None:
+        with reading_log(directory, kafka) as log:
+            yield log
+        return
+    config = settings(None, kafka)
+    if not config.kafka.bootstrap:
+        raise ConfigError("no brokers are set: give --kafka BOOTSTRAP, or a directory")
+    with LedgerClient.of(trust, config.kafka) as client:
+        yield client.log
+
+
+def _tell_refused(subscriber: StateRootSubscriber) -> None:
+    """One line each; of what is too many to be kept, how many there were in all."""
+    for refused in subscriber.refused:
+        note(f"refused: {' '.join(str(refused.error).split())}")
+    if len(subscriber.refused) >= MAX_REFUSED:
+        note(f"refused: {subscriber.refused_total} in all so far, not all of them shown")
+    subscriber.refused.clear()
 
 
 def _print(root: VerifiedRoot, *, as_json: bool) -> None:

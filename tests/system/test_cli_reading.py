@@ -1,6 +1,7 @@
 """`account`, `accounts`, `history`, `status`, `roots` on a ledger that is at rest."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from ledger_helpers import balance, publish, two_on_different_shards
 
 from pipeline.cli.assets import asset_of, format_amount
 from pipeline.cli.names import KeyRing
-from pipeline.client.trust import load_trust, save_trust
+from pipeline.client.trust import SeenCheckpoint, load_trust, save_trust
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import Address, AssetId, Hash32, ShardId
 from pipeline.crypto.addresses import parse_address
@@ -212,9 +213,54 @@ def test_roots_of_another_signer_are_false(cli: CommandLine, funded: Path, tmp_p
     result = cli("roots", funded)
     assert result.code == 1
     assert result.out == ""
-    assert "valid signatures of 0 attestors" in result.error
+    refused = result.err.splitlines()
+    assert len(refused) > 1, "it goes on"
+    for line in refused:
+        assert re.fullmatch(r"refused: state-roots partition \d offset \d+: .*valid signatures of 0 attestors.*", line)
     (funded / "trust.json").write_text("{}")
     assert cli("roots", funded).code == 2
+
+
+def test_roots_of_one_refused_record_are_all_the_others(cli: CommandLine, funded: Path) -> None:
+    before = cli.ok("roots", funded).out
+    log = EmbeddedLog(open_rocks(funded / "log"))
+    (offset,) = log.append([Append(TopicPartition(Topic.STATE_ROOTS, 1), None, b"junk")])
+    log.close()
+    cli.ok("send", funded, "--from", "a", "--to", "b", "--amount", 1)
+    result = cli("roots", funded)
+    assert result.code == 1
+    assert result.out.startswith(before)
+    assert len(result.out) > len(before)
+    (line,) = result.err.splitlines()
+    assert line.startswith(f"refused: state-roots partition 1 offset {offset}: ")
+
+
+def test_roots_begin_at_the_round_that_was_seen_or_that_is_asked_for(
+    cli: CommandLine, funded: Path, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        cli.ok("send", funded, "--from", "a", "--to", "b", "--amount", 1)
+    roots = cli.ok("roots", funded, "--json").objects()
+    last, trust = roots[-1], tmp_path / "trust.json"
+    seen = SeenCheckpoint(last["round"], bytes.fromhex(last["checkpoint"]))
+    save_trust(trust, load_trust(funded / "trust.json").seen(seen))
+    newest = [root for root in roots if root["round"] == last["round"]]
+    assert cli.ok("roots", funded, "--trust", trust, "--json").objects() == newest
+    later = [root for root in roots if root["round"] >= 2]
+    assert cli.ok("roots", funded, "--trust", trust, "--from-round", 2, "--json").objects() == later
+    assert cli.ok("roots", funded, "--from-round", 10**6).out == ""
+
+
+def test_roots_without_a_directory_need_brokers_and_a_trust_file(cli: CommandLine, funded: Path) -> None:
+    for arguments, words in (
+        ((), "give a directory, or --kafka BOOTSTRAP and --trust FILE"),
+        (("--kafka", "localhost:1"), "give a directory, or --kafka BOOTSTRAP and --trust FILE"),
+        (("--trust", funded / "trust.json"), "no brokers are set: give --kafka BOOTSTRAP"),
+        (("--trust", funded / "none"), "can't be read"),
+    ):
+        result = cli("roots", *arguments)
+        assert result.code == 2
+        assert words in result.error
 
 
 # what is no ledger
