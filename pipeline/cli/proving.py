@@ -20,6 +20,7 @@ _POLL_S: Final = 0.01
 _TAIL: Final = 64
 _BALANCE: Final = b"balance/"
 _ACCOUNT: Final = b"account/"
+_EXPECTED: Final = "give a file that `hauptbuch prove` wrote, whole"
 
 
 def key_to_prove(reader: LedgerView, address: Address, asset: AssetId) -> StateKey:
@@ -83,13 +84,16 @@ def write_proof(path: Path, proof: StateProof) -> int:
 
 
 def read_proof(path: Path) -> StateProof:
-    """Read a proof file. Raises `ConfigError` where it can't be read, `VerificationFailed` where it is none."""
+    """Read a proof file; nothing about it is checked yet. Raises `ConfigError` where it can't be read or is none."""
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_PROOF_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"proof file {path} can't be read: {error.strerror}") from None
-    return StateProof.from_bytes(raw)
+        raise ConfigError(f"proof file {path} can't be read: {error.strerror}; {_EXPECTED}") from None
+    try:
+        return StateProof.from_bytes(raw)
+    except VerificationFailed as error:  # nothing was checked, so nothing was found false
+        raise ConfigError(f"{path} can't be checked: {error}; {_EXPECTED}") from None
 
 
 def shown_value(verified: VerifiedValue) -> dict[str, Any]:

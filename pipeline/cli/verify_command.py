@@ -35,8 +35,9 @@ def run(
 ) -> None:
     """Check a proof offline and print what it proves.
 
-    Nothing is believed but the trust file, which then remembers the newest round seen. Exit code 1: it does not hold.
-    Anyone can issue an asset of any symbol: say by --account and --asset what the proof must be about.
+    Nothing is believed but the trust file, which then remembers the newest round seen. Exit code 1: it does not hold;
+    2: it could not be checked, above all where FILE is no proof. Anyone can issue an asset of any symbol: say by
+    --account and --asset what the proof must be about.
     """
     address = None if account is None else parse_address(account)
     asset_id = None if asset is None else issued_asset(asset)

@@ -33,7 +33,7 @@ class StateProof:
     def from_bytes(cls, raw: bytes) -> "StateProof":
         """Decode. Raises `VerificationFailed` for anything that is no proof file."""
         if len(raw) > MAX_PROOF_BYTES:
-            raise VerificationFailed(f"a proof file of {len(raw)} bytes; {MAX_PROOF_BYTES} are allowed")
+            raise VerificationFailed(f"not a proof file: over {MAX_PROOF_BYTES} bytes")
         try:
             c = codec("StateProof")
             value = c.decode(c.unframe(raw))

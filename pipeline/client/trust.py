@@ -10,9 +10,10 @@ from slots to shards, so that absence can't be proved from a shard that would no
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pipeline.client.locked_file import locked, replace_text
 from pipeline.codec.types import MAX_SHARDS, ChainId, Hash32
@@ -21,8 +22,10 @@ from pipeline.ledger.chain import Chain
 from pipeline.ledger.checkpoints import Assurance
 from pipeline.ledger.genesis import SignerKey
 
+_T = TypeVar("_T")
 _FORMAT: Final = 1
 _MAX_BYTES: Final = 16 * 2**20
+_EXPECTED: Final = "expected is a trust.json as `hauptbuch init` makes it: get it again from whom you trust"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,27 +74,27 @@ class Trust:
         """Read the file's text. Raises `ConfigError`."""
         try:
             value = json.loads(text)
-            if not isinstance(value, dict) or value.get("format") != _FORMAT:
-                raise ConfigError(f"it is not a trust file of format {_FORMAT}")
-            trust = cls(
-                ChainId(_hash(value["chain_id"])),
-                _number(value["shards"]),
-                tuple(SignerKey(_number(key["suite"]), bytes.fromhex(key["public_key"])) for key in value["attestors"]),
-                _number(value["threshold"]),
-                Assurance[value["assurance"]],
-                _seen(value["last_checkpoint"]),
-            )
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ConfigError(f"{type(error).__name__} {error}") from None
+        except (ValueError, RecursionError):
+            raise ConfigError("it is not JSON, or is cut short") from None
+        if not isinstance(value, dict) or value.get("format") != _FORMAT:
+            raise ConfigError(f"it is not a trust file of format {_FORMAT}")
+        trust = cls(
+            ChainId(_field(value, "chain_id", _hash)),
+            _field(value, "shards", _number),
+            _field(value, "attestors", _keys),
+            _field(value, "threshold", _number),
+            _field(value, "assurance", lambda name: Assurance[name]),
+            _field(value, "last_checkpoint", _seen),
+        )
         trust.validate()
         return trust
 
     def validate(self) -> None:
         """Raises `ConfigError` where nothing, or anything, would pass."""
         if not 1 <= self.shards <= MAX_SHARDS:
-            raise ConfigError(f"{self.shards} shards; 1 to {MAX_SHARDS} are possible")
+            raise ConfigError(f"`shards` is not a number from 1 to {MAX_SHARDS}")
         if not 1 <= self.threshold <= len(self.attestors):
-            raise ConfigError(f"a threshold of {self.threshold} does not fit {len(self.attestors)} attestors")
+            raise ConfigError(f"`threshold` does not fit {len(self.attestors)} attestors")
         if not all(0 <= key.suite <= 255 for key in self.attestors):
             raise ConfigError("an attestor's suite is not a number from 0 to 255")
         if len({key.key_id for key in self.attestors}) != len(self.attestors):
@@ -105,16 +108,20 @@ class Trust:
 def load_trust(path: Path) -> Trust:
     """Read a trust file. Raises `ConfigError` naming it."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ConfigError(f"trust file {path} is too large to be one")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"trust file {path} can't be read: {reason}") from None
+        with path.open("rb") as file:  # its size says nothing where it is a pipe or a device
+            raw = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"trust file {path} can't be read: {error.strerror}; {_EXPECTED}") from None
+    if len(raw) > _MAX_BYTES:
+        raise ConfigError(f"trust file {path} is too large to be one; {_EXPECTED}")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"trust file {path} can't be read: it is not UTF-8; {_EXPECTED}") from None
     try:
         return Trust.from_json(text)
     except ConfigError as error:
-        raise ConfigError(f"trust file {path} can't be used: {error}; get it again from whom you trust") from None
+        raise ConfigError(f"trust file {path} can't be used: {error}; {_EXPECTED}") from None
 
 
 def save_trust(path: Path, trust: Trust) -> None:
@@ -151,6 +158,17 @@ def _no_older(trust: Trust, path: Path) -> Trust:
 def equivocation(what: str) -> VerificationFailed:
     """The error for two checkpoints that can't both be true."""
     return VerificationFailed(f"equivocation: {what}; keep both, they prove that the attestors lied")
+
+
+def _field(value: dict[str, Any], name: str, read: Callable[[Any], _T]) -> _T:
+    try:
+        return read(value[name])
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"`{name}` is missing, or is not what stands there in a trust file") from None
+
+
+def _keys(items: Any) -> tuple[SignerKey, ...]:
+    return tuple(SignerKey(_number(item["suite"]), bytes.fromhex(item["public_key"])) for item in items)
 
 
 def _hash(text: object) -> Hash32:

@@ -1,10 +1,13 @@
 """Proofs through files: what they show, and every way in which a forger or a fool could hand one in."""
 
 import json
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from command_line import CommandLine
@@ -212,14 +215,20 @@ def _unsigned(raw: bytes) -> bytes:
     return replace(proof, root=replace(proof.root, signatures=())).to_bytes()
 
 
+@pytest.mark.parametrize("forge", [_more, _absent, _other_account, _no_key, _unsigned])
+def test_forged_proofs_are_refused(forge: Forge, proof: Path, trust: Path, cli: CommandLine) -> None:
+    before = trust.read_bytes()
+    proof.write_bytes(forge(proof.read_bytes()))
+    result = cli("verify", proof, "--trust", trust)
+    assert result.code == 1
+    assert result.out == ""
+    assert result.error
+    assert trust.read_bytes() == before
+
+
 @pytest.mark.parametrize(
-    "forge",
+    "damage",
     [
-        _more,
-        _absent,
-        _other_account,
-        _no_key,
-        _unsigned,
         lambda raw: b"",
         lambda raw: raw[:-1],
         lambda raw: raw[: len(raw) // 2],
@@ -230,13 +239,13 @@ def _unsigned(raw: bytes) -> bytes:
         lambda raw: b"{}\n",
     ],
 )
-def test_forged_proofs_are_refused(forge: Forge, proof: Path, trust: Path, cli: CommandLine) -> None:
+def test_what_is_no_proof_could_not_be_checked(damage: Forge, proof: Path, trust: Path, cli: CommandLine) -> None:
     before = trust.read_bytes()
-    proof.write_bytes(forge(proof.read_bytes()))
+    proof.write_bytes(damage(proof.read_bytes()))
     result = cli("verify", proof, "--trust", trust)
-    assert result.code == 1
-    assert result.out == ""
-    assert result.error
+    assert (result.code, result.out) == (2, "")
+    assert result.error.startswith(f"{proof} can't be checked: not a proof file: ")
+    assert result.error.endswith("give a file that `hauptbuch prove` wrote, whole")
     assert trust.read_bytes() == before
 
 
@@ -300,7 +309,40 @@ def test_what_is_no_trust_file_is_an_error(text: str, proof: Path, trust: Path, 
     trust.write_text(text)
     result = cli("verify", proof, "--trust", trust)
     assert result.code == 2
-    assert str(trust) in result.error
+    assert result.error.startswith(f"trust file {trust} can't be used: ")
+    assert "Error" not in result.error
+    assert "as `hauptbuch init` makes it" in result.error
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", bytes(2**24 + 1)])
+def test_what_is_no_text_is_no_trust_file(content: bytes, proof: Path, trust: Path, cli: CommandLine) -> None:
+    trust.write_bytes(content)
+    result = cli("verify", proof, "--trust", trust)
+    assert result.code == 2
+    assert result.error.startswith(f"trust file {trust} ")
+    assert "as `hauptbuch init` makes it" in result.error
+
+
+def test_a_trust_file_without_a_size_is_not_read_without_end(proof: Path, trust: Path, cli: CommandLine) -> None:
+    """A pipe's or a device's size is told as 0, so only what was read can be counted."""
+    pipe = trust.with_name("pipe")
+    os.mkfifo(pipe)
+    unread: list[int] = []
+
+    def write() -> None:
+        with suppress(BrokenPipeError), pipe.open("wb", buffering=0) as file:
+            for left in range(64, 0, -1):
+                unread[:] = [left]
+                file.write(b" " * 2**20)
+            unread.clear()
+
+    writer = Thread(target=write)
+    writer.start()
+    result = cli("verify", proof, "--trust", pipe)
+    writer.join()
+    assert result.code == 2
+    assert "too large to be one" in result.error
+    assert unread
 
 
 @pytest.mark.parametrize(
