@@ -10,6 +10,7 @@ from pipeline.cli.names import NameBook, NamedAccount, demo_seed_path
 from pipeline.cli.output import json_line, line, note
 from pipeline.cli.surroundings import Json, passphrase, settings
 from pipeline.client.trust import Trust, save_trust
+from pipeline.codec.types import MAX_SHARDS
 from pipeline.crypto.addresses import address_of
 from pipeline.crypto.private_file import write_new
 from pipeline.crypto.suites import STANDARD_SUITES
@@ -45,8 +46,9 @@ def run(
     attestors: Annotated[int, typer.Option("--attestors", help="How many keys may sign state roots.")] = 1,
     threshold: Annotated[int, typer.Option("--threshold", help="How many of them must.")] = 1,
     kafka: Annotated[
-        str, typer.Option("--kafka", metavar="BOOTSTRAP", help="Keep the log on this cluster: host:port of brokers.")
-    ] = "",
+        str | None,
+        typer.Option("--kafka", metavar="BOOTSTRAP", help="Keep the log on this cluster: host:port of brokers."),
+    ] = None,
     seed_demo: Annotated[
         bool, typer.Option("--seed-demo", help="Derive all keys from a public seed: for demonstrations only.")
     ] = False,
@@ -57,6 +59,8 @@ def run(
     Keys are encrypted under the passphrase in the environment variable HAUPTBUCH_PASSPHRASE. With --kafka the topics
     are made on the cluster instead; `worker`, `sync` and `attest` then run the ledger.
     """
+    if kafka is not None and not kafka.strip():  # such as a variable of the shell that is not set
+        raise ConfigError("--kafka is empty; give host:port of brokers, or leave it out to keep the log in DIR")
     signers = Signers(attestors, threshold)
     chain = create(
         directory,
@@ -65,17 +69,27 @@ def run(
         signers,
         partitions=partitions,
         seed_demo=seed_demo,
-        kafka=kafka,
+        kafka=kafka or "",
     )
     secret = passphrase()
     if seed_demo:
         note("all keys follow from a public seed: for demonstrations only")
     elif not secret:
         note("keys are not encrypted: set HAUPTBUCH_PASSPHRASE before `init` to encrypt them")
+    note(_governance(directory, signers))
     if as_json:
         json_line({"directory": str(directory), "chain_id": chain.chain_id.hex(), "shards": shards})
         return
     line(f"{directory}: chain {chain.chain_id.hex()}, {shards} shard{'s' if shards != 1 else ''}")
+
+
+def _governance(directory: Path, signers: Signers) -> str:
+    """Who decides alone: keys of one hand prove nothing to others about that hand."""
+    if signers.threshold == 1:
+        root = f"any one attestor key signs state roots (1 of {signers.attestors})"
+    else:
+        root = f"{signers.threshold} of {signers.attestors} attestor keys sign state roots"
+    return f"one operator key governs (1 of 1), {root}; all of them are in {directory}/keys until you take them apart"
 
 
 def create(
@@ -89,8 +103,12 @@ def create(
     kafka: str = "",
 ) -> Chain:
     """Make the directory. Raises `ConfigError`."""
-    if shards < 1:
-        raise ConfigError(f"--shards must be 1 or more, not {shards}")
+    if not 1 <= shards <= MAX_SHARDS:
+        raise ConfigError(f"--shards must be 1 to {MAX_SHARDS}, not {shards}")
+    if partitions is not None and not shards <= partitions <= MAX_SHARDS:
+        raise ConfigError(f"--partitions must be {shards} (--shards) to {MAX_SHARDS}, not {partitions}")
+    if not name.isprintable():
+        raise ConfigError("--name has characters that can't be shown; give it in printable UTF-8")
     if not 1 <= signers.threshold <= signers.attestors:
         raise ConfigError(f"--threshold {signers.threshold} does not fit --attestors {signers.attestors}")
     if signers.attestors > 1 and not kafka:

@@ -102,11 +102,19 @@ def load_key(path: Path, passphrase: str, suites: SuiteSet) -> PrivateKey:
     try:
         secret = AESGCM(_derive(passphrase, salt, cost)).decrypt(nonce, sealed, _associated_data(document))
     except InvalidTag:
-        raise ConfigError(f"{path}: wrong passphrase, or the file was altered; try again or restore a backup") from None
+        raise ConfigError(f"{path}: wrong passphrase, or the file was altered: {_hint(passphrase, cost)}") from None
     key = suite.load(secret)
     if key.public_key != public_key:
         raise _damaged(path, "secret and public key do not belong together")
     return key
+
+
+def _hint(passphrase: str, cost: KdfCost) -> str:
+    if not passphrase:
+        return "none is set; set HAUPTBUCH_PASSPHRASE to the one that the key was made under, or restore a backup"
+    if cost == MINIMAL_COST:
+        return "it says that it was made without one; unset HAUPTBUCH_PASSPHRASE, or restore a backup"
+    return "set HAUPTBUCH_PASSPHRASE to the one that the key was made under, or restore a backup"
 
 
 def _derive(passphrase: str, salt: bytes, cost: KdfCost) -> bytes:

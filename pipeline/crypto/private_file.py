@@ -23,7 +23,9 @@ def read_private(path: Path, max_bytes: int) -> bytes:
         finally:
             os.close(handle)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such key file; make one with `hauptbuch keygen`") from None
+        raise ConfigError(
+            f"{path}: no such key file; restore it from a backup, or bring it back from where it was taken"
+        ) from None
     except OSError as error:
         raise ConfigError(f"{path}: can't read the key file: {error.strerror}") from error
     if len(raw) > max_bytes:

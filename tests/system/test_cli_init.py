@@ -62,13 +62,33 @@ def test_default_settings_are_what_the_file_says(fresh: Path, tmp_path: Path) ->
 def test_passphrase_encrypts_all_keys(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAUPTBUCH_PASSPHRASE", "open sesame")
     made = cli.ok("init", tmp_path / "l", "--shards", 1)
-    assert made.err == ""
+    assert "not encrypted" not in made.err
     layout = NodeLayout(tmp_path / "l")
     assert load_key(layout.key("treasury"), "open sesame", STANDARD_SUITES).suite_id == 2
     monkeypatch.delenv("HAUPTBUCH_PASSPHRASE")
     refused = cli("send", tmp_path / "l", "--from", "treasury", "--to", "treasury", "--amount", 1)
     assert refused.code == 2
     assert "wrong passphrase" in refused.error
+
+
+def test_init_says_who_decides_alone(cli: CommandLine, tmp_path: Path) -> None:
+    made = cli.ok("init", tmp_path / "l", "--shards", 1)
+    assert "one operator key governs (1 of 1), any one attestor key signs state roots (1 of 1)" in made.err
+
+
+def test_a_wrong_or_missing_passphrase_says_what_to_set(
+    cli: CommandLine, fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAUPTBUCH_PASSPHRASE", "open sesame")
+    told = cli.ok("keygen", fresh, "eve").err
+    assert str(fresh / "keys" / "eve.json") in told
+    assert "the passphrase can't be recovered" in told
+    assert "--to eve" in told
+    refused = cli("send", fresh, "--from", "eve", "--to", "eve", "--amount", 1)
+    assert (refused.code, "unset HAUPTBUCH_PASSPHRASE" in refused.error) == (2, True), "other keys are in the clear"
+    for secret, word in (("", "none is set; set HAUPTBUCH_PASSPHRASE"), ("x", "under, or restore a backup")):
+        with pytest.raises(ConfigError, match=word):
+            load_key(fresh / "keys" / "eve.json", secret, STANDARD_SUITES)
 
 
 def test_an_empty_directory_is_taken(cli: CommandLine, tmp_path: Path) -> None:
@@ -104,9 +124,16 @@ def test_leaves_nothing_where_it_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (("--shards", 0), "1 or more"),
-        (("--shards", -1), "1 or more"),
-        (("--shards", 1001), "1000 partitions"),
+        (("--shards", 0), "--shards must be 1 to 1000, not 0"),
+        (("--shards", -1), "--shards must be 1 to 1000, not -1"),
+        (("--shards", 1001), "--shards must be 1 to 1000, not 1001"),
+        (("--shards", 1, "--partitions", 0), "--partitions must be 1 (--shards) to 1000, not 0"),
+        (("--shards", 3, "--partitions", 2), "--partitions must be 3 (--shards) to 1000, not 2"),
+        (("--shards", 3, "--partitions", 1001), "not 1001"),
+        (("--shards", 1, "--kafka", ""), "--kafka is empty"),
+        (("--shards", 1, "--kafka", "localhost"), "host:port"),
+        (("--shards", 1, "--name", "a\x1b[31m"), "--name has characters"),
+        (("--shards", 1, "--name", "a\udcff"), "--name has characters"),
         (("--shards", "x"), "--shards"),
         ((), "--shards"),
         (("--shards", 1, "--name", "n" * 65), "64 bytes"),
@@ -154,6 +181,16 @@ def test_keygen_names_an_account(cli: CommandLine, fresh: Path) -> None:
 def test_keygen_knows_all_suites(cli: CommandLine, fresh: Path, suite: str) -> None:
     made = cli.ok("keygen", fresh, "bob", "--suite", suite)
     assert made.out.startswith("bob hb1")
+    assert "not encrypted" in made.err
+
+
+def test_keygen_overwrites_no_key(cli: CommandLine, fresh: Path) -> None:
+    kept = fresh / "keys" / "alice.json"
+    kept.write_text("precious")
+    refused = cli("keygen", fresh, "alice")
+    assert refused.code == 2
+    assert "exists already" in refused.error
+    assert kept.read_text() == "precious"
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b", "ä", "x" * 65, "treasury"])

@@ -140,7 +140,7 @@ def test_read_only_for_the_owner_is_fine(path: Path, key: PrivateKey) -> None:
 
 
 def test_what_is_not_a_readable_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such key file; make one with `hauptbuch keygen`"):
+    with pytest.raises(ConfigError, match="no such key file; restore it from a backup"):
         load_key(tmp_path / "none", "", TEST_SUITES)
     os.mkfifo(tmp_path / "pipe", 0o600)
     for name in (tmp_path, tmp_path / "pipe"):
