@@ -1,21 +1,25 @@
 """Where a configuration comes from: a TOML file, the environment, flags; and errors that name the source."""
 
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config.groups import Config
-from pipeline.config.librdkafka import flatten
+from pipeline.config.librdkafka import flatten, is_secret
 from pipeline.errors import ConfigError
 
 MAX_FILE_BYTES: Final = 1 << 20
 ENVIRONMENT_PREFIX: Final = "HAUPTBUCH_"
 _LIBRDKAFKA: Final = ("kafka", "librdkafka")
 _SECURITY: Final = ("kafka", "security")
+_EVERYBODY: Final = stat.S_IROTH | stat.S_IWOTH
 _SHOWN: Final = 60
 _LINE: Final = 300
 
@@ -53,14 +57,14 @@ def load_config(
     """The configuration of a process: defaults, the files `path` and `over`, `environ`, then `flags` by dotted key.
 
     Text of environment and flags is read as the setting's type. Raises `ConfigError`, one line naming the source, the
-    key and what to do: file missing, too large or not TOML; unknown key; wrong type; value out of its range; librdkafka
-    setting that exactly-once processing needs otherwise.
+    key and what to do: file missing, too large, not TOML, or open to everybody with a secret in it; unknown key; wrong
+    type; value out of its range; librdkafka setting that exactly-once processing needs otherwise.
     """
     layers = _Layers()
     if path is not None:
-        _put_table(layers, Config, (), _read_toml(path), path.name)
+        _put_file(layers, path, path.name, "give a directory that `hauptbuch init` made")
     if over is not None:
-        _put_table(layers, Config, (), _read_toml(over), str(over))
+        _put_file(layers, over, str(over), "--config (HAUPTBUCH_CONFIG) must name a TOML file")
     for name, text in sorted((environ or {}).items()):
         if name.startswith(ENVIRONMENT_PREFIX):
             _put_variable(layers, name, text)
@@ -72,15 +76,27 @@ def load_config(
         raise ConfigError(_one_line(error, layers)) from None
 
 
-def _read_toml(path: Path) -> dict[str, object]:
+def _put_file(layers: _Layers, path: Path, origin: str, expected: str) -> None:
+    table, mode = _read_toml(path, expected)
+    _put_table(layers, Config, (), table, origin)
+    secret = next((leaf for leaf, source in layers.origins.items() if source == origin and is_secret(leaf[-1])), None)
+    if secret is not None and mode & _EVERYBODY:
+        raise ConfigError(
+            f"{path}: everybody here may read or change {_dotted(secret)} in it; run `chmod 600 {quote(str(path))}`"
+        )
+
+
+def _read_toml(path: Path, expected: str) -> tuple[dict[str, object], int]:
+    """The file's content and mode."""
     try:
         if not path.is_file():
-            raise ConfigError(f"{path}: no such file; give a directory that `hauptbuch init` made")
+            raise ConfigError(f"{path}: no such file; {expected}")
         with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise ConfigError(f"{path}: over {MAX_FILE_BYTES} bytes; this is no configuration file")
-        return tomllib.loads(data.decode())
+        return tomllib.loads(data.decode()), mode
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -21,7 +21,32 @@ from pipeline.errors import ConfigError
 def written(tmp_path: Path, text: str | bytes) -> Path:
     path = tmp_path / "hauptbuch.toml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    path.chmod(0o600)
     return path
+
+
+@pytest.mark.parametrize(
+    "secret", ['[kafka.security]\npassword = "geheim"\n', '[kafka.librdkafka]\n"ssl.key.pem" = "x"\n']
+)
+@pytest.mark.parametrize("mode", [0o604, 0o602])
+def test_a_secret_in_a_file_for_everybody_is_refused(tmp_path: Path, secret: str, mode: int) -> None:
+    path = written(tmp_path, secret)
+    path.chmod(mode)
+    for sources in ({"path": path}, {"over": path}):
+        message = refusal(**sources)
+        assert "everybody here may read or change kafka." in message
+        assert f"run `chmod 600 {path}`" in message
+        assert "geheim" not in message
+
+
+def test_a_file_for_everybody_without_a_secret_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path, "[shard]\nlinger_ms = 7\n")
+    path.chmod(0o666)
+    assert load_config(path).shard.linger_ms == 7
+
+
+def test_a_file_laid_over_that_is_not_there_is_named_as_what_it_is(tmp_path: Path) -> None:
+    assert "--config (HAUPTBUCH_CONFIG) must name a TOML file" in refusal(over=tmp_path / "none.toml")
 
 
 def refusal(**sources: object) -> str:
