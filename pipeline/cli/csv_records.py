@@ -1,8 +1,8 @@
 """Records of a CSV file that may be hostile, with line numbers, in bounded memory.
 
-RFC 4180 with a header line and commas; plain or gzip, told apart by the first two bytes. A record that can't be read
-costs that record: reading goes on at the next line. Bytes that are not UTF-8 come as lone surrogates, so that the
-original bytes of a refused record can be written out again.
+RFC 4180 with a header line and commas, or another delimiter; plain or gzip, told apart by the first two bytes. A
+record that can't be read costs that record: reading goes on at the next line. Bytes that are not UTF-8 come as lone
+surrogates, so that the original bytes of a refused record can be written out again.
 """
 
 import csv
@@ -19,6 +19,7 @@ MAX_RECORD_BYTES: Final = 1 << 20
 KEPT_TEXT: Final = 4096
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _UTF8_MARK: Final = b"\xef\xbb\xbf"
+_UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Record(NamedTuple):
@@ -71,7 +72,7 @@ class _Lines:
             raise StopIteration
         self._number += 1
         if self._number == 1:
-            line = line.removeprefix(_UTF8_MARK)
+            line = self._first(line)
         self._size += len(line)
         text = line.decode("utf-8", "surrogateescape")
         self.kept.append(text)
@@ -81,14 +82,21 @@ class _Lines:
             raise _RecordTooLongError
         return text
 
+    def _first(self, line: bytes) -> bytes:
+        """The first line as it counts. Raises `ConfigError` for files of which no line could be read."""
+        if line.startswith(_UTF16_MARKS):
+            raise ConfigError(f"{self._name}: this is UTF-16; save it as UTF-8, as by `iconv -f UTF-16 -t UTF-8`")
+        if b"\r" in line.rstrip(b"\r") and b'"' not in line and not line.endswith(b"\n"):
+            raise ConfigError(f"{self._name}: lines end with CR alone; end them with LF, as by `tr '\\r' '\\n'`")
+        return line.removeprefix(_UTF8_MARK)
+
     def _readline(self) -> bytes:
         try:
             return self._file.readline(MAX_RECORD_BYTES + 1)
         except (OSError, EOFError, zlib.error) as error:
             reason = str(error).replace("\n", " ")
-            raise ConfigError(
-                f"{self._name}: can't be read after line {self._number}: {reason}; mend the file"
-            ) from None
+            what = reason if isinstance(error, OSError) and error.errno else f"damaged or cut gzip ({reason})"
+            raise ConfigError(f"{self._name}: can't be read after line {self._number}: {what}; mend the file") from None
 
 
 @contextmanager
@@ -103,14 +111,15 @@ def open_csv(path: Path) -> Iterator[BinaryIO]:
         yield cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file
 
 
-def read_records(file: BinaryIO, name: str) -> Iterator[Record | Reject]:
+def read_records(file: BinaryIO, name: str, delimiter: str = ",") -> Iterator[Record | Reject]:
     """Records of `file` in order, the header first; blank lines are none. `name` stands in messages.
 
     Rejects: quotes out of place or left open, a field over the `csv` module's limit (131,072 characters), a record over
-    `MAX_RECORD_BYTES`, bytes that are not UTF-8, NUL. Raises `ConfigError` where the file itself is damaged.
+    `MAX_RECORD_BYTES`, bytes that are not UTF-8, NUL. Raises `ConfigError` where the file itself is damaged, is UTF-16,
+    or ends its lines with CR alone.
     """
     lines = _Lines(file, name)
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         lines.begin()
         try:

@@ -6,6 +6,8 @@ Reading holds one record at a time and can be repeated, since loading takes two 
 
 import csv
 import re
+import sys
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -21,11 +23,13 @@ DEFAULT_ASSET: Final = "UNIT"
 MAX_DECIMALS: Final = 38
 MAX_NAME_BYTES: Final = 256
 _MAX_AMOUNT_TEXT: Final = 128
+_SHOWN_AS: Final = {"\t": "tab"}
+_DELIMITERS: Final = (";", "\t", "|", ",")
 _AMOUNT: Final = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?", re.ASCII)
 
 
 class Payment(NamedTuple):
-    """One row: `payer` pays `payee` `amount` minor units (1 to 2^128 - 1) of `asset`."""
+    """One row, its names in NFC: `payer` pays `payee` `amount` minor units (1 to 2^128 - 1) of `asset`."""
 
     line: int
     payer: str
@@ -59,8 +63,8 @@ class CsvSource:
     """A CSV file and how to read payments from it.
 
     `decimals` is the power of ten of minor units in one unit of the amount column; `limit` the number of rows read,
-    rejected ones included; `reference_bytes` and `symbol_bytes` are limits of the chain.
-    Raises `ConfigError` for decimals or a limit out of range.
+    rejected ones included; `reference_bytes` and `symbol_bytes` are limits of the chain; `delimiter` is one character.
+    Raises `ConfigError` for decimals, a limit or a delimiter that can't be.
     """
 
     path: Path
@@ -69,13 +73,16 @@ class CsvSource:
     limit: int | None = None
     reference_bytes: int = 64
     symbol_bytes: int = 32
+    delimiter: str = ","
 
     def __post_init__(self) -> None:
         """Check the numbers."""
         if not 0 <= self.decimals <= MAX_DECIMALS:
             raise ConfigError(f"--decimals must be 0 to {MAX_DECIMALS}, not {self.decimals}")
-        if self.limit is not None and self.limit < 0:
-            raise ConfigError(f"--limit must be 0 or more, not {self.limit}")
+        if self.limit is not None and not 0 <= self.limit <= sys.maxsize:
+            raise ConfigError(f"--limit must be 0 or more and below 2^63, not {self.limit}")
+        if len(self.delimiter) != 1 or self.delimiter in '"\r\n\0 .' or self.delimiter.isalnum():
+            raise ConfigError(f"--delimiter must be one character such as ';', or tab, not {self.delimiter[:20]!r}")
 
     def rows(self) -> Iterator[Payment | Reject]:
         """Every row after the header in the file's order, each a payment or the reason why not.
@@ -83,7 +90,7 @@ class CsvSource:
         Raises `ConfigError` where the file can't be read, is empty, its header can't be read or lacks a column.
         """
         with open_csv(self.path) as file:
-            records = read_records(file, self.path.name)
+            records = read_records(file, self.path.name, self.delimiter)
             width, places = self._header(next(records, None))
             for record in islice(records, self.limit):
                 yield self._row(record, width, places) if isinstance(record, Record) else record
@@ -95,7 +102,7 @@ class CsvSource:
             raise ConfigError(f"{name}: empty; the first line must name the columns")
         if isinstance(record, Reject):
             raise ConfigError(
-                f"{name}: the header can't be read: {record.reason}; the first line must name the columns"
+                f"{name}: the header can't be read: {record.reason}; the first line must name the columns, in UTF-8"
             )
         header = [field.strip() for field in record.fields]
         columns = self.columns
@@ -103,6 +110,10 @@ class CsvSource:
         optional = (columns.asset, columns.reference)
         wanted = [column for column in (*required, *optional) if column is not None]
         missing = [column for column in wanted if column.strip() not in header]
+        other = next((mark for mark in _DELIMITERS if mark in record.text and mark != self.delimiter), None)
+        if missing and len(header) == 1 and other:
+            shown = _SHOWN_AS.get(other, other)
+            raise ConfigError(f"{name}: columns are parted by '{shown}', it seems; give --delimiter '{shown}'")
         if missing:
             raise ConfigError(f"{name}: no column {_listed(missing)}; there are: {_listed(header)}")
         twice = [column for column in wanted if header.count(column.strip()) > 1]
@@ -157,8 +168,13 @@ def _in_range(amount: int) -> int:
     return amount
 
 
+def normal_name(text: str) -> str:
+    """In Unicode's NFC: what looks the same and is typed in two ways is one name."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def _name(role: str, field: str, limit: int) -> str:
-    text = field.strip()
+    text = normal_name(field.strip())
     if not text:
         raise ValueError(f"{role} is empty")
     _text(role, text, limit)

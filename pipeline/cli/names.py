@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from pipeline.cli.csv_source import normal_name
 from pipeline.codec.types import Address
 from pipeline.crypto.addresses import ADDRESS_PREFIX, address_of, parse_address
 from pipeline.crypto.keystore import load_key
@@ -18,6 +19,7 @@ from pipeline.crypto.port import PrivateKey, SuiteId
 from pipeline.crypto.private_file import read_private
 from pipeline.crypto.suites import STANDARD_SUITES, SuiteSet
 from pipeline.errors import ConfigError
+from pipeline.ledger.genesis import Genesis
 from pipeline.node.bootstrap import derive_seed
 from pipeline.node.layout import NodeLayout
 
@@ -163,19 +165,34 @@ class KeyRing:
 
     def require(self, name: str) -> NamedAccount:
         """The account of a name. Raises `ConfigError` where there is none."""
-        account = self.book.find(name)
+        account = self._find(name)
         if account is None:
-            raise ConfigError(f"no account is named {shown(name)} here; see `hauptbuch accounts`, or make a key")
+            raise ConfigError(
+                f"no account is named {shown(name)} here; `hauptbuch accounts {self._layout.root}` lists names, "
+                "`hauptbuch keygen` makes one"
+            )
         return account
 
     def address(self, text: str) -> Address:
         """The address of a name, or of an address in text form, which no name may stand for. Raises `ConfigError`."""
-        account = self.book.find(text)
+        account = self._find(text)
         if account is not None:
             return account.address
         if text.lower().startswith(_ADDRESS_START):
             return parse_address(text)
-        raise ConfigError(f"{shown(text)} is neither a name of this directory nor an address (hb1...)")
+        raise ConfigError(
+            f"{shown(text)} is neither a name of this directory nor an address (hb1...); "
+            f"`hauptbuch accounts {self._layout.root}` lists both"
+        )
+
+    def _find(self, name: str) -> NamedAccount | None:
+        """By the very name first: older directories may hold names that are not in NFC."""
+        return self.book.find(name) or self.book.find(normal_name(name))
+
+    def role_names(self, genesis: Genesis) -> frozenset[str]:
+        """Names whose keys are the ledger's own: treasury, operators, attestors."""
+        signers = {address_of(key.suite, key.public_key) for key in (*genesis.attestors, *genesis.operators)}
+        return frozenset(self.book.names_of({genesis.treasury, *signers}).values())
 
     def open_accounts(self, names: Iterable[str]) -> dict[str, NamedAccount]:
         """The accounts of all `names`; demo accounts are made for those that have none."""

@@ -139,13 +139,19 @@ def test_a_record_of_many_lines_is_bounded_too(tmp_path: Path, monkeypatch: pyte
     ("data", "expected"),
     [
         (b"", "payments.csv: empty; the first line must name the columns"),
-        (b"from;to;amount\n", "no column 'from', 'to', 'amount'; there are: 'from;to;amount'"),
+        (b"from;to;amount\n", "columns are parted by ';', it seems; give --delimiter ';'"),
+        (b"from\tto\tamount\n", "give --delimiter 'tab'"),
+        (b"x\n", "no column 'from', 'to', 'amount'; there are: 'x'"),
+        ("from,to,amount\n".encode("utf-16"), "payments.csv: this is UTF-16; save it as UTF-8"),
+        (gzip.compress(b"\xfe\xff" + "from,to".encode("utf-16-be")), "payments.csv: this is UTF-16; save it as UTF-8"),
+        (b"from,to,amount\ra,b,1\r", "payments.csv: lines end with CR alone; end them with LF"),
+        (b"f\0r\0", "holds a NUL byte; the first line must name the columns, in UTF-8"),
         (b"from,to,value\n", "no column 'amount'; there are: 'from', 'to', 'value'"),
         (b"from,to,amount,to\n", "column 'to' is there more than once; rename all but one"),
         (b"\xff,to,amount\n", "the header can't be read: not UTF-8"),
         (b"x," * 50 + b"x\n", "and 21 more"),
         (b"from,to,am\x1bount\n", "'am\\x1bount'"),
-        (b"\x1f\x8bnot gzip", "payments.csv: can't be read after line 0: "),
+        (b"\x1f\x8bnot gzip", "payments.csv: can't be read after line 0: damaged or cut gzip ("),
         (gzip.compress(HEADER + b"a,b,1\n" * 9, mtime=0)[:-9], "payments.csv: can't be read after line "),
         (gzip.compress(HEADER, mtime=0)[:12] + b"\xff" * 30, "payments.csv: can't be read after line 0: "),
     ],
@@ -164,8 +170,28 @@ def test_missing_file_and_numbers_out_of_range(tmp_path: Path) -> None:
         list(CsvSource(tmp_path, COLUMNS).rows())
     with pytest.raises(ConfigError, match="--decimals must be 0 to 38, not 39"):
         CsvSource(tmp_path, COLUMNS, decimals=39)
-    with pytest.raises(ConfigError, match="--limit must be 0 or more, not -1"):
-        CsvSource(tmp_path, COLUMNS, limit=-1)
+    for limit in (-1, 2**63):
+        with pytest.raises(ConfigError, match=rf"--limit must be 0 or more and below 2\^63, not {limit}"):
+            CsvSource(tmp_path, COLUMNS, limit=limit)
+    for delimiter in ("", ";;", '"', "\n", "\r", "\0", " ", ".", "1", "a"):
+        with pytest.raises(ConfigError, match="--delimiter must be one character"):
+            CsvSource(tmp_path, COLUMNS, delimiter=delimiter)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_columns_may_be_parted_by_another_character(tmp_path: Path, delimiter: str) -> None:
+    data = HEADER.replace(b",", delimiter.encode()) + delimiter.join(['"a,b"', "c", "1"]).encode() + b"\n"
+    assert rows_of(tmp_path, data, delimiter=delimiter) == [Payment(2, "a,b", "c", 1, "UNIT", b"")]
+
+
+def test_a_quoted_header_may_hold_a_carriage_return(tmp_path: Path) -> None:
+    data = b'"no\rte",from,to,amount\nx,a,b,1\n'
+    assert rows_of(tmp_path, data) == [Payment(2, "a", "b", 1, "UNIT", b"")]
+
+
+def test_names_that_differ_by_their_normal_form_are_one(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, HEADER + "e\u0301,b,1\n\u00e9,b,1\n".encode())
+    assert {row.payer for row in rows if isinstance(row, Payment)} == {"\u00e9"}
 
 
 EXACT = Context(prec=400)
@@ -192,7 +218,12 @@ def test_any_text_is_the_exact_decimal_or_refused(text: str, decimals: int) -> N
 @given(st.binary(max_size=300))
 @settings(deadline=None)
 def test_any_bytes_are_rows_or_one_error(data: bytes) -> None:
-    lines = list(csv_records.read_records(io.BytesIO(data), "x.csv"))
+    try:
+        lines = list(csv_records.read_records(io.BytesIO(data), "x.csv"))
+    except ConfigError:
+        first = data.split(b"\n")[0]
+        assert data.startswith((b"\xff\xfe", b"\xfe\xff")) or (b"\r" in first and b"\n" not in data)
+        return
     assert [record.line for record in lines] == sorted({record.line for record in lines})
     assert len(lines) <= data.count(b"\n") + 1
 
