@@ -4,6 +4,7 @@ What is published is bounded ahead of what is executed, and what is signed ahead
 not grow with the file but with the number of its names.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -39,11 +40,15 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass(slots=True)
 class LoadReport:
-    """What a load did. Rates follow from `paying_s`, which includes `signing_s`."""
+    """What a load did. Rates follow from `paying_s`, which includes `signing_s`.
+
+    `minted`: minor units by symbol that the treasury issued to payers, as strings, since JSON readers cut long numbers.
+    """
 
     payments: int = 0
     rejected: int = 0
     names: int = 0
+    minted: dict[str, str] = field(default_factory=dict)
     funding_transactions: int = 0
     transactions: int = 0
     crossed: int = 0
@@ -59,8 +64,17 @@ class LoadReport:
 class Loader:
     """Loads one file into a node that this process runs."""
 
-    def __init__(self, node: RunningLedger, ring: KeyRing, source: CsvSource, batch: int, progress: Progress) -> None:
-        """Raises `ConfigError` where `batch` payments don't fit one transaction."""
+    def __init__(
+        self,
+        node: RunningLedger,
+        ring: KeyRing,
+        source: CsvSource,
+        batch: int,
+        progress: Progress,
+        *,
+        mint: bool = True,
+    ) -> None:
+        """`mint`: the treasury issues what payers spend. Raises `ConfigError` where `batch` does not fit."""
         limits = node.chain.genesis.limits
         if not 1 <= batch <= limits.entries:
             raise ConfigError(f"--batch must be 1 to {limits.entries}, not {batch}")
@@ -69,6 +83,9 @@ class Loader:
         self._source = source
         self._batch = batch
         self._progress = progress
+        self._mint = mint
+        self._roles = ring.role_names(node.chain.genesis)
+        self._short: frozenset[tuple[str, str]] = frozenset()
         self._report = LoadReport()
         watcher = ReceiptWatcher(node.log, node.chain.chain_id, ())  # results are tallied, not kept
         self._producer = TransactionProducer(node.log, node.chain, watcher)
@@ -84,13 +101,18 @@ class Loader:
         settle(node)  # what an earlier run left decides about nonces and supply
         blocks, rounds = self._blocks(), self._round()
         tally = ReceiptTally.from_now(node.log, [task.committed.height for task in node.tasks])
-        report.funding_transactions = Funder(node, self._ring, self._producer).fund(plan, self._accounts, self._source)
+        funder = Funder(node, self._ring, self._producer)
+        if self._mint:
+            report.funding_transactions = funder.fund(plan, self._accounts, self._source)
+        else:
+            self._short = funder.short_of(plan, self._accounts, self._source)
         settle(node)
         tally.poll()
         if tally.all_ok:
+            report.minted = _totals(plan) if self._mint else {}
             if version != self._file_version():
                 raise ConfigError(f"{self._source.path.name} changed while it was read; load it again")
-            self._pay(plan)
+            self._pay(plan, on_reject)
         finish(node)
         tally.poll()
         report.blocks, report.rounds = self._blocks() - blocks, self._round() - rounds
@@ -130,19 +152,35 @@ class Loader:
             yield row
 
     def _rows(self) -> Iterator[Payment | Reject]:
-        """Rows of the file. Names must not be addresses: the account of that name would be another."""
+        """Rows of the file. Names must not be addresses: the account of that name would be another.
+
+        Nor names of the ledger's own keys, which a file of payments can only mean by accident: the treasury would pay.
+        """
         for row in self._source.rows():
             if isinstance(row, Payment) and (is_address(row.payer) or is_address(row.payee)):
                 yield Reject(row.line, "an address where a name is wanted", f"{row.payer},{row.payee}")
+            elif isinstance(row, Payment) and not self._roles.isdisjoint((row.payer, row.payee)):
+                yield Reject(row.line, "a name of this ledger's own keys; rename it", f"{row.payer},{row.payee}")
+            else:
+                yield row
+
+    def _covered_rows(self, on_reject: Callable[[Reject], None]) -> Iterator[Payment | Reject]:
+        for row in self._rows():
+            if isinstance(row, Payment) and (row.payer, row.asset) in self._short:
+                reject = Reject(row.line, "the payer has less than its rows add up to", f"{row.payer},{row.payee}")
+                self._report.payments -= 1
+                self._report.rejected += 1
+                on_reject(reject)
+                yield reject
             else:
                 yield row
 
     # Pass 2
 
-    def _pay(self, plan: FundingPlan) -> None:
+    def _pay(self, plan: FundingPlan, on_reject: Callable[[Reject], None]) -> None:
         report, started = self._report, perf_counter()
         paid = 0
-        for chunk, payments in self._chunks(self._unsigned()):
+        for chunk, payments in self._chunks(self._unsigned(on_reject)):
             signing = perf_counter()
             signed = self._producer.sign(chunk)
             report.signing_s += perf_counter() - signing
@@ -168,9 +206,9 @@ class Loader:
         if chunk:
             yield chunk, payments
 
-    def _unsigned(self) -> Iterator[tuple[Unsigned, int]]:
+    def _unsigned(self, on_reject: Callable[[Reject], None]) -> Iterator[tuple[Unsigned, int]]:
         price = self._node.chain.genesis.gas.min_price
-        for batch in batches(self._rows(), self._batch):
+        for batch in batches(self._covered_rows(on_reject), self._batch):
             for operations, count in self._transactions(batch):
                 sender = self._sender(batch.payer)
                 # Rows of a file do not depend on each other: what one of them can't do must not undo its neighbours,
@@ -213,6 +251,13 @@ class Loader:
         roots = SignedRoots(self._node.chain, self._node.log, self._node.verifier)
         heads = [roots.newest_head(task.shard) for task in self._node.tasks]
         return max((head.checkpoint.round for head in heads if head is not None), default=-1)
+
+
+def _totals(plan: FundingPlan) -> dict[str, str]:
+    totals: Counter[str] = Counter()
+    for spent in plan.totals.values():
+        totals.update(spent)
+    return {symbol: str(amount) for symbol, amount in totals.items()}
 
 
 def _problems(tally: ReceiptTally) -> list[str]:

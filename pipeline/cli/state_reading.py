@@ -1,7 +1,7 @@
 """Committed state of a node that this process runs."""
 
 from pipeline.codec.types import Address, AssetId, StateKey
-from pipeline.ledger.leaves import Account, Asset, account_key, asset_key
+from pipeline.ledger.leaves import Account, Asset, Balance, account_key, asset_key, balance_key
 from pipeline.node.running import RunningLedger
 
 
@@ -15,6 +15,12 @@ def read_asset(node: RunningLedger, asset: AssetId) -> Asset | None:
     """An asset; None where it does not exist."""
     raw = _read(node, asset, asset_key(asset))
     return None if raw is None else Asset.from_bytes(raw)
+
+
+def read_balance(node: RunningLedger, address: Address, asset: AssetId) -> int:
+    """Minor units that an account can spend; 0 where the balance is frozen."""
+    balance = Balance.from_bytes(_read(node, address, balance_key(address, asset)))
+    return 0 if balance.frozen else balance.amount
 
 
 def _read(node: RunningLedger, identifier: bytes, key: StateKey) -> bytes | None:

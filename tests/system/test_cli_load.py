@@ -121,6 +121,53 @@ def test_rejected_rows_are_listed_and_are_no_failure(cli: CommandLine, fresh: Pa
     assert units(balances(cli, fresh)) == {"b": 5, "a": 3}
 
 
+def test_what_was_minted_is_told(cli: CommandLine, fresh: Path, tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "p.csv", [("a", "b", "5.25"), ("b", "c", "2")])
+    shown = cli.ok("load", fresh, file, *COLUMNS, "--decimals", 2).out
+    assert "minted        7.25 UNIT by the treasury for the payers" in shown
+    (report,) = cli.ok("load", fresh, file, *COLUMNS, "--decimals", 2, "--json").objects()
+    assert report["minted"] == {"UNIT": "725"}
+
+
+def test_without_minting_payers_spend_what_they_have(cli: CommandLine, fresh: Path, tmp_path: Path) -> None:
+    cli.ok("load", fresh, write_csv(tmp_path / "start.csv", [("x", "a", 10), ("x", "b", 3)]), *COLUMNS)
+    file = write_csv(tmp_path / "p.csv", [("a", "b", 4), ("b", "c", 2), ("b", "c", 2), ("a", "c", 6), ("new", "a", 1)])
+    listed = tmp_path / "no.csv"
+    (report,) = cli.ok("load", fresh, file, *COLUMNS, "--no-mint", "--rejects", listed, "--json").objects()
+    assert (report["payments"], report["rejected"], report["minted"]) == (2, 3, {})
+    assert (report["transactions"], report["funding_transactions"], report["all_ok"]) == (2, 0, True)
+    with listed.open(newline="") as opened:
+        refused = [(int(row["line"]), row["reason"]) for row in csv.DictReader(opened)]
+    assert refused == [(line, "the payer has less than its rows add up to") for line in (3, 4, 6)]
+    assert units(balances(cli, fresh)) == {"b": 7, "c": 6}
+
+
+def test_without_minting_decimals_must_be_the_assets(cli: CommandLine, fresh: Path, tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "p.csv", [("a", "a", 1)])
+    cli.ok("load", fresh, file, *COLUMNS, "--decimals", 2)
+    assert "--decimals 2" in cli("load", fresh, file, *COLUMNS, "--no-mint").error
+
+
+def test_names_of_the_ledgers_own_keys_are_no_payers(cli: CommandLine, fresh: Path, tmp_path: Path) -> None:
+    rows: Rows = [("treasury", "b", 5), ("a", "operator", 1), ("attestor", "a", 1), ("payer", "payee", 2)]
+    listed = tmp_path / "no.csv"
+    (report,) = cli.ok(
+        "load", fresh, write_csv(tmp_path / "p.csv", rows), *COLUMNS, "--rejects", listed, "--json"
+    ).objects()
+    assert (report["payments"], report["rejected"]) == (1, 3)
+    assert listed.read_text().count("own keys; rename it") == 3
+    assert units(balances(cli, fresh)) == {"payee": 2}
+
+
+def test_a_file_parted_by_tabs_and_names_typed_in_two_ways(cli: CommandLine, fresh: Path, tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+    file.write_text("from\tto\tamount\nx\te\u0301\t5\nx\t\u00e9\t1\n", encoding="utf-8")
+    cli.ok("load", fresh, file, *COLUMNS, "--delimiter", "tab")
+    for name in ("e\u0301", "\u00e9"):
+        (found,) = cli.ok("account", fresh, name, "--json").objects()
+        assert found["balances"] == {"UNIT": "6"}
+
+
 def test_a_load_of_which_no_row_can_be_taken_is_a_failure(cli: CommandLine, fresh: Path, tmp_path: Path) -> None:
     result = cli("load", fresh, write_csv(tmp_path / "p.csv", [("a", "b", "1e5"), ("a", "b", -1)]), *COLUMNS)
     assert result.code == 1
@@ -247,10 +294,10 @@ def test_damaged_gzip_is_one_line(cli: CommandLine, fresh: Path, tmp_path: Path)
 
 
 def test_no_such_file(cli: CommandLine, fresh: Path, tmp_path: Path) -> None:
-    for path in (tmp_path / "none.csv", tmp_path):
+    for path, word in ((tmp_path / "none.csv", "no such file"), (tmp_path, "a directory"), ("/dev/null", "no regular")):
         refused = cli("load", fresh, path, *COLUMNS)
         assert refused.code == 2
-        assert "no such file" in refused.error
+        assert f"{path}: {word}" in refused.error
 
 
 def test_a_held_directory_is_refused(cli: CommandLine, fresh: Path, tmp_path: Path) -> None:
