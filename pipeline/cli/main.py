@@ -19,7 +19,7 @@ from typing import Annotated, Final, NamedTuple, NoReturn
 import typer
 
 from pipeline.cli.cluster_options import with_cluster_options
-from pipeline.errors import HauptbuchError, VerificationFailed
+from pipeline.errors import ConfigError, HauptbuchError, VerificationFailed
 
 DONE: Final = 0
 FALSE: Final = 1
@@ -149,6 +149,9 @@ def run(arguments: Sequence[str]) -> int:
         return _report(error, settings, FALSE)
     except HauptbuchError as error:
         return _report(error, settings, FAILED)
+    except UnicodeEncodeError as error:  # what the shell handed over in other bytes, or a terminal of another encoding
+        what = "an argument or variable is not UTF-8" if error.encoding == "utf-8" else "the output is not UTF-8"
+        return _report(ConfigError(f"{what}; set LC_ALL to a UTF-8 locale such as C.UTF-8"), settings, FAILED)
     except Exception as error:  # noqa: BLE001 - a bug, told in one line like all else
         return _report(error, settings, FAILED, "internal error: ")
     return code if isinstance(code, int) else DONE

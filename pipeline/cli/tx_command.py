@@ -79,7 +79,7 @@ def _parse(text: str) -> TxId:
     except ValueError:
         raw = b""
     if len(raw) != 32:
-        raise ConfigError("a transaction id has 64 hexadecimal digits; copy it again in full")
+        raise ConfigError("a transaction id has 64 hexadecimal digits and no 0x; copy it again in full")
     return TxId(raw)
 
 

@@ -70,6 +70,8 @@ class NodeLayout:
             raw = self.genesis.read_bytes()
         except FileNotFoundError:
             raise ConfigError(f"{self.root} holds no ledger: run `hauptbuch init {self.root} --shards N`") from None
+        except NotADirectoryError:
+            raise ConfigError(f"{self.root} is no directory; give one that `hauptbuch init` made") from None
         except OSError as error:
             raise ConfigError(f"{self.genesis} can't be read: {error.strerror}") from None
         try:

@@ -326,3 +326,26 @@ def test_asset_names() -> None:
     assert asset_of(treasury, "A") != asset_of(other, "A")
     with pytest.raises(ConfigError):
         asset_of(treasury, "A@nowhere")
+
+
+def test_what_is_not_there_says_where_to_look(cli: CommandLine, funded: Path) -> None:
+    for command in ("account", "history"):
+        assert f"`hauptbuch accounts {funded}` lists both" in cli(command, funded, "nobody").error
+    assert "and no 0x" in cli("tx", funded, "0x" + "00" * 32).error
+    file = funded / "hauptbuch.toml"
+    assert cli("account", file, "a").error == f"{file} is no directory; give one that `hauptbuch init` made"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("account", "a\udcff"),
+        ("send", "--from", "a\udcff", "--to", "b", "--amount", "1"),
+        ("send", "--from", "a", "--to", "b", "--amount", "1", "--asset", "\udcff"),
+        ("send", "--from", "a", "--to", "b", "--amount", "1", "--reference", "\udcff"),
+    ],
+)
+def test_an_argument_that_is_not_utf_8_is_one_line(cli: CommandLine, funded: Path, arguments: tuple[str, ...]) -> None:
+    refused = cli(arguments[0], funded, *arguments[1:])
+    assert refused.code == 2
+    assert refused.error.startswith("an argument or variable is not UTF-8; ")
