@@ -116,6 +116,8 @@ class CsvSource:
             raise ConfigError(f"{name}: columns are parted by '{shown}', it seems; give --delimiter '{shown}'")
         if missing:
             raise ConfigError(f"{name}: no column {_listed(missing)}; there are: {_listed(header)}")
+        if columns.payer.strip() == columns.payee.strip():
+            raise ConfigError(f"--from and --to are both column {_listed([columns.payer])}; name two columns")
         twice = [column for column in wanted if header.count(column.strip()) > 1]
         if twice:
             raise ConfigError(f"{name}: column {_listed(twice)} is there more than once; rename all but one")

@@ -220,6 +220,7 @@ def test_who_is_not_let_in_hears_it_soon_and_sees_no_password(
     settings = tmp_path / "wrong.toml"
     text = settings_file(cluster.root, Role.WORKER).read_text()
     settings.write_text(re.sub(r"(?m)^password = .*$", 'password = "geheim"', text))
+    settings.chmod(0o600)
     (tmp_path / "genesis.avro").write_bytes(chain.genesis.to_record())
     options = ("--genesis", tmp_path / "genesis.avro", "--kafka", cluster.bootstrap, "--data", tmp_path / "data")
     command = [*HAUPTBUCH, "--debug", "worker", *map(str, options), "--config", str(settings)]

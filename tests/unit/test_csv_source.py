@@ -33,7 +33,7 @@ def value_or_error(call: Callable[[], T]) -> T | ValueError:
         return error
 
 
-def rows_of(tmp_path: Path, data: bytes, columns: Columns = COLUMNS, **options: int) -> list[Payment | Reject]:
+def rows_of(tmp_path: Path, data: bytes, columns: Columns = COLUMNS, **options: int | str) -> list[Payment | Reject]:
     path = tmp_path / "payments.csv"
     path.write_bytes(data)
     return list(CsvSource(path, columns, **options).rows())
@@ -187,6 +187,11 @@ def test_columns_may_be_parted_by_another_character(tmp_path: Path, delimiter: s
 def test_a_quoted_header_may_hold_a_carriage_return(tmp_path: Path) -> None:
     data = b'"no\rte",from,to,amount\nx,a,b,1\n'
     assert rows_of(tmp_path, data) == [Payment(2, "a", "b", 1, "UNIT", b"")]
+
+
+def test_payers_and_payees_are_two_columns(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--from and --to are both column 'from'; name two columns"):
+        rows_of(tmp_path, HEADER, Columns("from", " from", "amount"))
 
 
 def test_names_that_differ_by_their_normal_form_are_one(tmp_path: Path) -> None:
