@@ -174,7 +174,7 @@ def test_lies_about_what_a_log_lacks_are_left_out(capsys: pytest.CaptureFixture[
         (["--rows", "1"], "ask for 2 to 17,917 payments"),
         (["--rows", "-4"], "ask for 2 to 17,917 payments"),
         (["--rows", "20000"], "ask for 2 to 17,917 payments"),
-        (["--rows", "2", "--shards", "0"], "--shards must be 1 or more"),
+        (["--rows", "2", "--shards", "0"], "--shards must be 1 to 1000"),
         (["--rows", "2", "--shards", "1001"], "shards"),
     ],
 )

@@ -143,7 +143,10 @@ def test_a_record_of_many_lines_is_bounded_too(tmp_path: Path, monkeypatch: pyte
         (b"from\tto\tamount\n", "give --delimiter 'tab'"),
         (b"x\n", "no column 'from', 'to', 'amount'; there are: 'x'"),
         ("from,to,amount\n".encode("utf-16"), "payments.csv: this is UTF-16; save it as UTF-8"),
-        (gzip.compress(b"\xfe\xff" + "from,to".encode("utf-16-be")), "payments.csv: this is UTF-16; save it as UTF-8"),
+        (
+            gzip.compress(b"\xfe\xff" + "from,to".encode("utf-16-be"), mtime=0),
+            "payments.csv: this is UTF-16; save it as UTF-8",
+        ),
         (b"from,to,amount\ra,b,1\r", "payments.csv: lines end with CR alone; end them with LF"),
         (b"f\0r\0", "holds a NUL byte; the first line must name the columns, in UTF-8"),
         (b"from,to,value\n", "no column 'amount'; there are: 'from', 'to', 'value'"),

@@ -320,7 +320,7 @@ def test_a_signed_block_of_another_branch_halts() -> None:
 def test_an_older_signed_block_of_another_branch_halts() -> None:
     net = signed_net()
     root = SignedStateRoot.from_record(net.read(Topic.STATE_ROOTS)[-1].value)
-    older = alone(root, "attestor", height=0, block_hash=Hash32(bytes(32)))
+    older = alone(root, "attestor", number=10**6, height=0, block_hash=Hash32(bytes(32)))
     net.log.append([Append(ROOTS, None, older.to_record())])
     assert "block 0 is not the one that was signed" in halted(net)
 
