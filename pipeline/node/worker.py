@@ -103,7 +103,8 @@ class Worker:
         self._retry_at_ms: dict[ShardId, int] = {}
         self._observers: dict[ShardId, ShardObserver] = {}
         self._reported_ms = 0
-        self._recovering: frozenset[ShardId] = frozenset()
+        self._tell_at_ms: dict[ShardId, int] = {}
+        """When to say how far a shard is that recovers."""
         self._copies = config.shard.standby_copies
         self.standbys = Standbys(chain, log, self._verifier, self._allocator.allocate, self._close_store, observe_copy)
         self.log = log
@@ -129,6 +130,7 @@ class Worker:
         self._group.poll()
         progressed = self._follow_control()
         self._take_up(now_ms)
+        self._tell_progress(now_ms)
         until_ms: list[int | None] = list(self._retry_at_ms.values())
         for task in self.tasks.values():
             outcome = task.step(now_ms)
@@ -140,7 +142,6 @@ class Worker:
         if now_ms >= self._reported_ms + _REPORT_MS or now_ms < self._reported_ms:
             self._reported_ms = now_ms
             self._group.report({shard: task.committed.positions[2] for shard, task in self.tasks.items()})
-            self._tell_progress()
         return Progress() if progressed else earliest(*until_ms)
 
     def _follow_control(self) -> bool:
@@ -206,15 +207,21 @@ class Worker:
             return False
         return self.standbys.step(now_ms, briefly=busy)
 
-    def _tell_progress(self) -> None:
-        """Of recoveries that last: those that did so a second ago."""
-        recovering = frozenset(shard for shard, task in self.tasks.items() if task.state is TaskState.RECOVERING)
-        for shard in sorted(recovering & self._recovering):
-            with suppress(HauptbuchError):  # it is the recovery's to say
-                far = self.tasks[shard].catching_up()
-                if far is not None:
-                    self._observers[shard].catching_up(*far)
-        self._recovering = recovering
+    def _tell_progress(self, now_ms: int) -> None:
+        """Of recoveries that last: once a second. A single block can take longer than that."""
+        for shard, task in self.tasks.items():
+            if task.state is not TaskState.RECOVERING:
+                self._tell_at_ms.pop(shard, None)
+                continue
+            latest_ms = now_ms + _REPORT_MS  # a clock that was set back must not prolong it
+            at_ms = min(self._tell_at_ms.get(shard, latest_ms), latest_ms)
+            if now_ms >= at_ms:
+                at_ms = latest_ms
+                with suppress(HauptbuchError):  # it is the recovery's to say
+                    far = task.catching_up()
+                    if far is not None:
+                        self._observers[shard].catching_up(*far)
+            self._tell_at_ms[shard] = at_ms
 
     def _close_store(self, shard: ShardId) -> None:
         self._stores.close_one(self._layout.shard(shard))
@@ -232,6 +239,7 @@ class Worker:
             task.revoke()
             del self.tasks[task.shard]
             self._retry_at_ms.pop(task.shard, None)
+            self._tell_at_ms.pop(task.shard, None)
             self._close_store(task.shard)
             self._observers.pop(task.shard).gone()
         for shard in shards & self._unopened:

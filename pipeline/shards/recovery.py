@@ -27,8 +27,9 @@ from pipeline.shards.tail import last_record
 from pipeline.state.store import StateStore
 
 _BLOCKS_A_STEP: Final = 16
-_BYTES_A_STEP: Final = 1 << 20
-"""Of input records. Others wait for a step: shards that are led by the same thread, and a rebalance."""
+_BYTES_A_STEP: Final = 1 << 16
+"""Of input records: at least a block, and some hundred transactions of one entry. Others wait for a step: shards that
+are led by the same thread, and a rebalance."""
 _NEAR_BLOCKS: Final = 256
 _NEAR_SLACK: Final = 16
 _RECORD_BYTES: Final = 64 << 20
