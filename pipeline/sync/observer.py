@@ -1,5 +1,8 @@
 """Who is told what a proposer or attestor does: metrics and logs. Steps stay free of both, and of clocks."""
 
+from collections.abc import Collection
+
+from pipeline.codec.types import Hash32
 from pipeline.errors import HauptbuchError
 from pipeline.ledger.blocks import BlockHeader
 from pipeline.ledger.cursor import ShardCursor
@@ -23,6 +26,9 @@ class RoundObserver:
 
     def begun(self) -> None:
         """The proposer saw the next round's first block; the attestor chose a proposal to sign."""
+
+    def waits(self, number: int, signers: Collection[Hash32]) -> None:
+        """A proposed round has no quorum yet; these signed it. Told again at each look."""
 
     def done(self, number: int) -> None:
         """The proposer published the round's state roots; the attestor's signature is on the log."""

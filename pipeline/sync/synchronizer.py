@@ -217,6 +217,8 @@ class Synchronizer(RoundTask):
     def _propose_round(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
         next_round = follower.ledger.round + 1
         if self._proposed == next_round:
+            most = max((candidate.signatures for candidate in follower.book.candidates), key=len, default={})
+            self._observer.waits(next_round, most.keys())
             return Idle(now_ms + IDLE_MS)
         for candidate in follower.book.candidates:
             validity, _ = follower.judge(candidate, now_ms)

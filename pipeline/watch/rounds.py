@@ -1,7 +1,7 @@
 """A synchronizer or attestor as seen from outside: its rounds, what it checked, and what is under way meanwhile."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from time import monotonic, perf_counter, time
 from typing import Final
 
@@ -9,6 +9,7 @@ import structlog
 from prometheus_client.metrics_core import Metric
 
 from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.codec.types import Hash32
 from pipeline.errors import HauptbuchError
 from pipeline.ledger.blocks import BlockHeader
 from pipeline.ledger.chain import Chain
@@ -24,6 +25,11 @@ from pipeline.watch.process import ProcessWatch
 
 _MAX_VALUES: Final = 100
 """Series of value under way: anyone can make assets, and each would be a label."""
+
+
+_WAITED_S: Final = 10.0
+_SAY_AGAIN_S: Final = 60.0
+_MAX_NAMED: Final = 8
 
 
 class RoundWatch(ProcessWatch, RoundObserver):
@@ -46,6 +52,8 @@ class RoundWatch(ProcessWatch, RoundObserver):
         self._values = FlightValues(chain)
         # Of the round that is being committed and the one that began meanwhile.
         self._begun_s: deque[float] = deque(maxlen=2)
+        self._waits_for = -1
+        self._say_at_s = 0.0
         self._round = histogram("hauptbuch_round_seconds", self.registry)
         self._log = structlog.get_logger("hauptbuch").bind(role=role)
         self.registry.register(self)
@@ -76,6 +84,23 @@ class RoundWatch(ProcessWatch, RoundObserver):
     def begun(self) -> None:
         """As the observer."""
         self._begun_s.append(perf_counter())
+
+    def waits(self, number: int, signers: Collection[Hash32]) -> None:
+        """As the observer: a round that waits for long is told, with whose signatures it lacks."""
+        now_s, governance = self._clock_s(), None if self._follower is None else self._follower.governance
+        if number != self._waits_for:
+            self._waits_for, self._say_at_s = number, now_s + _WAITED_S
+        if now_s < self._say_at_s or governance is None:
+            return
+        self._say_at_s = now_s + _SAY_AGAIN_S
+        keys = enumerate(governance.attestors, 1)
+        missing = [f"attestor {n} ({key.key_id.hex()[:16]})" for n, key in keys if key.key_id not in signers]
+        named = ", ".join(missing[:_MAX_NAMED]) + (", ..." if len(missing) > _MAX_NAMED else "")
+        self._log.warning(
+            f"{self._role}: round {number} waits with {len(signers)} of {governance.attestor_threshold} signatures; "
+            f"see that these run, with their keys: {named}",
+            round=number,
+        )
 
     def done(self, number: int) -> None:
         """As the observer."""

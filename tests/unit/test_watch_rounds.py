@@ -210,6 +210,37 @@ def test_an_attestors_rounds_and_a_fencing_that_ends_it() -> None:
     assert numbers(proposer)["hauptbuch_halts_total",] == 0
 
 
+def test_a_round_that_waits_for_long_says_for_whom() -> None:
+    net = Net(attestors=("one", "two"), threshold=2)
+    watch = RoundWatch(net.chain, "synchronizer", clock_s=lambda: net.now_ms / 1000)
+    sync = synchronizer(net, watch, None)
+    one, two = [
+        Attestor(net.chain, net.log, MemoryKeyValue(), Signer(key_of(name)), Assurance.HEADERS, net.verifier)
+        for name in ("one", "two")
+    ]
+    net.fund({"alice": 10})
+    with capture_logs() as said:
+        for seconds in (0, 9, 2, 58, 3):
+            net.now_ms += seconds * 1_000
+            net.run(sync, one)
+    told = [line["event"] for line in said if line["log_level"] == "warning"]
+    missing = net.chain.genesis.attestors[1].key_id.hex()[:16]
+    assert (
+        told
+        == [
+            "synchronizer: round 0 waits with 1 of 2 signatures; see that these run, with their keys: "
+            f"attestor 2 ({missing})"
+        ]
+        * 2
+    )
+    with capture_logs() as said:
+        net.run(sync, one, two)
+        net.now_ms += 3_600_000
+        net.run(sync, one, two)
+    assert numbers(watch)["hauptbuch_signed_round",] > 0
+    assert not [line for line in said if line["log_level"] == "warning"]
+
+
 def test_a_setback_is_a_warning_and_a_count() -> None:
     net = Net()
     watch = watch_of(net)
