@@ -13,8 +13,8 @@ from pipeline.audit.run import audit_log
 from pipeline.audit.tools import Tools, directory_tools, memory_kv, scratch_kv, standard_verifier
 from pipeline.cli.output import note
 from pipeline.client.trust import Trust
-from pipeline.config import Config
 from pipeline.ledger.chain import Chain
+from pipeline.log.port import EventLog
 from pipeline.node.bootstrap import require_topics
 
 _LARGE_BYTES: Final = 64 << 20
@@ -42,15 +42,13 @@ def audit_directory(
 
 
 def audit_cluster(
-    config: Config, chain: Chain, trust: Trust | None, progress: Callable[[int, int], None] | None = None
+    log: EventLog, chain: Chain, trust: Trust | None, progress: Callable[[int, int], None] | None = None
 ) -> AuditReport:
     """Audit a chain's topics on a cluster, as of now; one shard after the other, their states on disk.
 
     Raises `ConfigError` where the cluster has nothing of the chain, `Retryable` where it does not answer.
     """
-    from pipeline.node.places import chain_log  # noqa: PLC0415 - the Kafka client is slow to import
-
-    with chain_log(chain, config) as log, TemporaryDirectory(prefix="hauptbuch-audit-") as scratch:
+    with TemporaryDirectory(prefix="hauptbuch-audit-") as scratch:
         require_topics(log)
         tools = Tools(lambda: log, standard_verifier, partial(scratch_kv, Path(scratch)))
         return audit_log(tools, chain=chain, trust=trust, progress=progress)

@@ -8,14 +8,13 @@ from typing import Annotated, Final
 import typer
 
 from pipeline.cli.output import flush, json_line, line, note, when
-from pipeline.cli.surroundings import Json, Kafka, reading_log, settings
-from pipeline.client.cluster import LedgerClient, subscribe
+from pipeline.cli.surroundings import Json, Kafka, OptionalDirectory, cluster_client, reading_log
+from pipeline.client.cluster import subscribe
 from pipeline.client.light import LightClient, VerifiedRoot
 from pipeline.client.subscriber import MAX_REFUSED, StateRootSubscriber
 from pipeline.client.trust import Trust, load_trust
 from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.crypto.verifier import InlineVerifier
-from pipeline.errors import ConfigError
 from pipeline.log.port import EventLog
 from pipeline.node.layout import NodeLayout
 
@@ -23,10 +22,7 @@ _WAIT_MS: Final = 200
 
 
 def run(
-    directory: Annotated[
-        Path | None,
-        typer.Argument(metavar="[DIR]", help="A directory that `hauptbuch init` made; none with --kafka and --trust."),
-    ] = None,
+    directory: OptionalDirectory = None,
     trust: Annotated[
         Path | None, typer.Option("--trust", metavar="FILE", help="The trust file; else that of DIR.")
     ] = None,
@@ -42,11 +38,10 @@ def run(
 
     What does not hold is told on standard error, and the exit code is 1.
     """
-    trusted = _trust_of(directory, trust)
-    if from_round is None:
-        seen = trusted.last_checkpoint
-        from_round = 0 if seen is None else seen.round
-    with _log_of(directory, trusted, kafka) as log:
+    with _opened(directory, trust, kafka) as (trusted, log):
+        if from_round is None:
+            seen = trusted.last_checkpoint
+            from_round = 0 if seen is None else seen.round
         subscriber = subscribe(log, LightClient(trusted, InlineVerifier(STANDARD_SUITES)), from_round)
         while True:
             for root in sorted(subscriber.catch_up(), key=lambda root: (root.checkpoint.round, root.state_root.shard)):
@@ -58,27 +53,17 @@ def run(
             log.wait(_WAIT_MS)
 
 
-def _trust_of(directory: Path | None, trust: Path | None) -> Trust:
+@contextmanager
+def _opened(directory: Path | None, trust: Path | None, kafka: str) -> Iterator[tuple[Trust, EventLog]]:
     if directory is None:
-        if trust is None:
-            raise ConfigError("give a directory, or --kafka BOOTSTRAP and --trust FILE")
-        return load_trust(trust)
+        with cluster_client(trust, kafka) as client:
+            yield client.trust, client.log
+        return
     layout = NodeLayout(directory)
     layout.chain()  # first of all: whether this is a ledger
-    return load_trust(trust or layout.trust)
-
-
-@contextmanager
-def _log_of(directory: Path | None, trust: Trust, kafka: str) -> Iterator[EventLog]:
-    if directory is not None:
-        with reading_log(directory, kafka) as log:
-            yield log
-        return
-    config = settings(None, kafka)
-    if not config.kafka.bootstrap:
-        raise ConfigError("no brokers are set: give --kafka BOOTSTRAP, or a directory")
-    with LedgerClient.of(trust, config.kafka) as client:
-        yield client.log
+    trusted = load_trust(trust or layout.trust)
+    with reading_log(directory, kafka) as log:
+        yield trusted, log
 
 
 def _tell_refused(subscriber: StateRootSubscriber) -> None:

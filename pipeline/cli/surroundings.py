@@ -11,6 +11,8 @@ from typing import Annotated, Final
 import typer
 
 from pipeline.cli.cluster_options import CONFIG_VARIABLE
+from pipeline.client.cluster import LedgerClient
+from pipeline.client.trust import load_trust
 from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError
 from pipeline.log.port import EventLog
@@ -22,6 +24,10 @@ from pipeline.node.running import RunningLedger
 PASSPHRASE_VARIABLE: Final = "HAUPTBUCH_PASSPHRASE"  # noqa: S105 - the name of a variable
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A directory that `hauptbuch init` made.")]
+OptionalDirectory = Annotated[
+    Path | None,
+    typer.Argument(metavar="[DIR]", help="A directory that `hauptbuch init` made; none with --kafka and --trust."),
+]
 AcceptTime = Annotated[
     bool, typer.Option("--accept-time", help="This machine's clock is right, however far it is ahead of the ledger.")
 ]
@@ -42,6 +48,16 @@ def settings(layout: NodeLayout | None, kafka: str = "") -> Config:
     over = os.environ.get(CONFIG_VARIABLE)
     path = None if layout is None else layout.config
     return load_config(path, os.environ, flags, over=Path(over) if over else None)
+
+
+def cluster_client(trust: Path | None, kafka: str = "") -> LedgerClient:
+    """A ledger on a cluster by its trust file alone. Raises `ConfigError` where that or the brokers are not given."""
+    if trust is None:
+        raise ConfigError("give a directory, or --kafka BOOTSTRAP and --trust FILE")
+    trusted, config = load_trust(trust), settings(None, kafka)
+    if not config.kafka.bootstrap:
+        raise ConfigError("no brokers are set: give --kafka BOOTSTRAP, or a directory")
+    return LedgerClient.of(trusted, config.kafka)
 
 
 @contextmanager

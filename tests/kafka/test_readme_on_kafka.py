@@ -1,4 +1,4 @@
-"""The README's blocks for a cluster, as a producer and a subscriber elsewhere would follow them."""
+"""The README's blocks for a cluster, as a producer, a subscriber and an auditor elsewhere would follow them."""
 
 import shutil
 import sys
@@ -12,6 +12,8 @@ sys.path.append(str(Path(__file__).parents[1] / "system"))
 
 from test_readme import BROKERS, Block, blocks, clean_environment, run_block
 
+from pipeline.client.trust import load_trust
+
 pytestmark = pytest.mark.kafka
 
 
@@ -22,7 +24,7 @@ def ledger(tmp_path: Path, bootstrap: str) -> Iterator[Ledger]:
     made.close()
 
 
-def test_a_producer_and_a_subscriber_without_a_directory(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_producer_a_subscriber_and_an_auditor_without_a_directory(ledger: Ledger, tmp_path: Path) -> None:
     ledger.start("worker", "worker")
     ledger.start("sync", "sync", "--key", ledger.directory / "keys" / "attestor.json")
     rows = tmp_path / "payments.csv"
@@ -35,7 +37,7 @@ def test_a_producer_and_a_subscriber_without_a_directory(ledger: Ledger, tmp_pat
     elsewhere.mkdir()
     shutil.copy(ledger.directory / "trust.json", elsewhere)
     shutil.copy(ledger.directory / "keys" / "erin.json", elsewhere)
-    produce, subscribe = [
+    produce, subscribe, audit = [
         Block(block.line, block.language, block.text.replace(BROKERS, ledger.bootstrap))
         for block in blocks()
         if block.needs_cluster
@@ -51,11 +53,17 @@ def test_a_producer_and_a_subscriber_without_a_directory(ledger: Ledger, tmp_pat
     shown = play(subscribe)
     assert {line.split()[3] for line in shown} == {"0", "1"}
 
+    verdict = play(audit)
+    assert verdict[0] == f"chain {load_trust(elsewhere / 'trust.json').chain_id.hex()}"
+    assert any(line.startswith("all checks hold") for line in verdict)
+    other = ("--kafka", ledger.bootstrap, "--trust", _other_trust(ledger, tmp_path))
+    assert "no topics of this chain" in ledger.run("audit", *other, code=2)
+
     rounds = [int(line.split()[1]) for line in shown]
     roots = ("roots", "--kafka", ledger.bootstrap, "--trust", elsewhere / "trust.json")
     late = ledger.run(*roots, "--from-round", rounds[-1]).splitlines()
     assert late == [line for line in shown if int(line.split()[1]) == rounds[-1]]
-    assert "no topics of this chain" in ledger.run(*roots[:-1], _other_trust(ledger, tmp_path), code=2)
+    assert "no topics of this chain" in ledger.run("roots", *other, code=2)
 
 
 def _other_trust(ledger: Ledger, tmp_path: Path) -> Path:

@@ -251,14 +251,15 @@ def test_roots_begin_at_the_round_that_was_seen_or_that_is_asked_for(
     assert cli.ok("roots", funded, "--from-round", 10**6).out == ""
 
 
-def test_roots_without_a_directory_need_brokers_and_a_trust_file(cli: CommandLine, funded: Path) -> None:
+@pytest.mark.parametrize("command", ["roots", "audit"])
+def test_without_a_directory_brokers_and_a_trust_file_are_needed(cli: CommandLine, funded: Path, command: str) -> None:
     for arguments, words in (
         ((), "give a directory, or --kafka BOOTSTRAP and --trust FILE"),
         (("--kafka", "localhost:1"), "give a directory, or --kafka BOOTSTRAP and --trust FILE"),
         (("--trust", funded / "trust.json"), "no brokers are set: give --kafka BOOTSTRAP"),
         (("--trust", funded / "none"), "can't be read"),
     ):
-        result = cli("roots", *arguments)
+        result = cli(command, *arguments)
         assert result.code == 2
         assert words in result.error
 

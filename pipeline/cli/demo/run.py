@@ -124,7 +124,8 @@ def _audit_cluster(
     from pipeline.node.places import chain_log  # noqa: PLC0415 - the Kafka client is slow to import
 
     config = settings(layout)
-    report = audit_cluster(config, chain, trust, say_progress())
+    with chain_log(chain, config) as log:
+        report = audit_cluster(log, chain, trust, say_progress())
     story.audited(report)
     note("copying the topics")
     with chain_log(chain, config) as log:
