@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 from sync_net import Net, key_of
-from test_sync_faults import NAMES, busy_net, lying_header, more
+from sync_rounds import NAMES, busy_net, more
+from test_sync_lies import lying_header
 
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.errors import Retryable, TaskDiverged
