@@ -5,6 +5,7 @@ below it blocks, starts threads or reads a clock.
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from time import time_ns
 
@@ -24,6 +25,7 @@ from pipeline.node.bootstrap import check_suites, create_topics
 from pipeline.node.driving import drive
 from pipeline.node.layout import DirectoryLock, NodeLayout
 from pipeline.node.settling import finish
+from pipeline.node.stores import Stores
 from pipeline.shards.allocator import ShardAllocator
 from pipeline.shards.progress import Idle, Progress
 from pipeline.shards.task import ShardTask, SoleOwner, TaskConfig
@@ -62,18 +64,21 @@ class Node:
         self._lock = lock
         self._clock_ms = clock_ms
         self._accept_time = accept_time
-        self._open_store_at = open_kv
-        self.verifier = PoolVerifier(suites)
-        limit = chain.genesis.limits.message_bytes
-        durability: Durability = "sync" if config.store.durability is DurabilityName.SYNC else "process"
-        self.log = EmbeddedLog(open_kv(layout.log), durability=durability, max_message_bytes=limit)
-        create_topics(self.log, chain)
-        self._kvs: list[KeyValue] = []
-        self._stores: list[StateStore] = []
-        self.allocator = ShardAllocator(chain, self._open_store, config.system.max_shards)
+        self.stores = Stores(chain, config.store.cache_bytes, open_kv)
         self.tasks: list[ShardTask] = []
-        self._open_tasks(chain.genesis.shards)
-        self.synchronizer = self._synchronizer(signer)
+        self.verifier = PoolVerifier(suites)
+        with ExitStack() as opened:  # closed again where the rest can't be opened
+            opened.callback(self.verifier.close)
+            limit = chain.genesis.limits.message_bytes
+            durability: Durability = "sync" if config.store.durability is DurabilityName.SYNC else "process"
+            self.log = EmbeddedLog(open_kv(layout.log), durability=durability, max_message_bytes=limit)
+            opened.callback(self.log.close)
+            opened.callback(self.stores.close)
+            create_topics(self.log, chain)
+            self.allocator = ShardAllocator(chain, self._open_store, config.system.max_shards)
+            self._open_tasks(chain.genesis.shards)
+            self.synchronizer = self._synchronizer(signer)
+            self._opened = opened.pop_all()
 
     @classmethod
     def open(
@@ -115,16 +120,7 @@ class Node:
             self.tasks.append(task)
 
     def _open_store(self, shard: ShardId) -> StateStore:
-        return self._open_state(self.layout.shard(shard), shard)
-
-    def _open_state(self, path: Path, shard: ShardId) -> StateStore:
-        """Open a state store, and share the memory out anew among all that are open."""
-        share = self.config.store.cache_bytes // (len(self._stores) + 1)
-        store = StateStore(self._open_kv(path), shard, self.chain.shard_map.slots_of(shard), share)
-        for other in self._stores:
-            other.limit_cache(share)
-        self._stores.append(store)
-        return store
+        return self.stores.open_shard(self.layout.shard(shard), shard)
 
     def _synchronizer(self, signer: PrivateKey) -> Synchronizer:
         # The synchronizer of a one-process node is the same process and operator as its shards: executing their
@@ -132,19 +128,13 @@ class Node:
         wanted = self.config.sync.assurance or AssuranceName.HEADERS
         assurance = Assurance.EXECUTION if wanted is AssuranceName.EXECUTION else Assurance.HEADERS
         settings = SyncConfig(self.config.sync.round_linger_ms, self.config.sync.max_clock_ahead_ms)
-        kv = self._open_kv(self.layout.sync)
+        kv = self.stores.open(self.layout.sync)
         return Synchronizer(
             self.chain, self.log, kv, Signer(signer), assurance, self.verifier, settings, self._attesting_store
         )
 
     def _attesting_store(self, shard: int) -> StateStore:
-        return self._open_state(self.layout.sync / "shards" / str(shard), ShardId(shard))
-
-    def _open_kv(self, path: Path) -> KeyValue:
-        path.mkdir(parents=True, exist_ok=True)
-        kv = self._open_store_at(path)
-        self._kvs.append(kv)
-        return kv
+        return self.stores.open_shard(self.layout.sync / "shards" / str(shard), ShardId(shard))
 
     def now_ms(self) -> int:
         """This node's clock."""
@@ -184,8 +174,5 @@ class Node:
         for task in self.tasks:
             task.revoke()
         self.synchronizer.close()
-        for kv in self._kvs:
-            kv.close()
-        self.log.close()
-        self.verifier.close()
+        self._opened.close()
         self._lock.release()

@@ -1,5 +1,6 @@
 """The key-value stores of one process: opened below its directory, closed together."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.codec.types import ShardId
@@ -12,17 +13,18 @@ from pipeline.state.store import StateStore
 class Stores:
     """Every store that was opened, by its path."""
 
-    def __init__(self, chain: Chain, cache_bytes: int) -> None:
-        """`cache_bytes`: memory that the state stores share, as many as are open."""
+    def __init__(self, chain: Chain, cache_bytes: int, open_kv: Callable[[Path], KeyValue] = open_rocks) -> None:
+        """`cache_bytes`: memory that the state stores share, as many as are open. `open_kv` opens or creates one."""
         self._chain = chain
         self._cache_bytes = cache_bytes
+        self._open_kv = open_kv
         self._open: dict[Path, KeyValue] = {}
         self._states: dict[Path, StateStore] = {}
 
     def open(self, path: Path) -> KeyValue:
         """Open, or create. Raises `ConfigError` and `Fatal` where that can't be."""
         path.mkdir(parents=True, exist_ok=True)
-        kv = self._open[path] = open_rocks(path)
+        kv = self._open[path] = self._open_kv(path)
         return kv
 
     def open_shard(self, path: Path, shard: ShardId) -> StateStore:
@@ -37,6 +39,11 @@ class Stores:
         self._states[path] = state
         self._share_out()
         return state
+
+    @property
+    def states(self) -> tuple[StateStore, ...]:
+        """The state stores that are open."""
+        return tuple(self._states.values())
 
     def close_one(self, path: Path) -> None:
         """Close a store that is open; the others share its memory."""

@@ -13,6 +13,7 @@ from subprocess import run
 
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.testing.cluster.proxy import Direction
+from tests.kafka.matrix.backups import restored_afterwards
 from tests.kafka.matrix.fleet import ENTRY, Life
 from tests.kafka.matrix.stage import Stage
 
@@ -232,51 +233,30 @@ def log_restored_from_old_backup(stage: Stage) -> None:
 
 def topic_recreated(stage: Stage) -> None:
     """A topic is deleted and made again under everybody's feet."""
-    _with_backup(stage, _recreate)
+    with restored_afterwards(stage):
+        topic = stage.random.choice((Topic.TRANSACTIONS, Topic.RELAY, Topic.BLOCKS))
+        workers = stage.fleet.workers
+        stage.brokers.recreate_topic(stage.topic(topic), stage.fleet.shards)
+        stage.fleet.await_true(lambda: _says(stage, workers, "deleted"), 120)
+        stage.fleet.await_true(lambda: _says(stage, workers, "restore the cluster"), 120)
 
 
 def records_deleted(stage: Stage) -> None:
     """The first half of a topic is deleted, as retention would: a worker with an empty disk says so."""
-    _with_backup(stage, _truncate)
-
-
-def _with_backup(stage: Stage, harm: Callable[[Stage], None]) -> None:
-    stage.rest()
-    stage.close_clients()
-    kept = stage.brokers.backup()
-    stage.fleet.await_led()
-    harm(stage)
-    stage.down()
-    stage.may_end.add("sync")
-    stage.brokers.restore(kept)
-    _remove(kept)
-    stage.open()
-    stage.play()
-    stage.pause(1, 2)
-
-
-def _recreate(stage: Stage) -> None:
-    topic = stage.random.choice((Topic.TRANSACTIONS, Topic.RELAY, Topic.BLOCKS))
-    workers = stage.fleet.workers
-    stage.brokers.recreate_topic(stage.topic(topic), stage.fleet.shards)
-    stage.fleet.await_true(lambda: _says(stage, workers, "deleted"), 120)
-    stage.fleet.await_true(lambda: _says(stage, workers, "restore the cluster"), 120)
-
-
-def _truncate(stage: Stage) -> None:
     shard = 0
-    log = stage.log()
-    try:
-        end = log.end_offset(TopicPartition(Topic.TRANSACTIONS, shard))
-    finally:
-        log.close()
-    stage.brokers.delete_records(stage.topic(Topic.TRANSACTIONS), shard, max(1, end // 2))
-    for life in stage.fleet.workers:
-        stage.fleet.end(life)
-    fresh = stage.start_worker("fresh")
-    stage.fleet.await_true(lambda: _says(stage, [fresh], "truncated", "was cut or replaced"), 120)
-    stage.require(stage.fleet.led(fresh) <= set(range(1, stage.fleet.shards)), "a shard without its history is led")
-    stage.fleet.end(fresh)
+    with restored_afterwards(stage):
+        log = stage.log()
+        try:
+            end = log.end_offset(TopicPartition(Topic.TRANSACTIONS, shard))
+        finally:
+            log.close()
+        stage.brokers.delete_records(stage.topic(Topic.TRANSACTIONS), shard, max(1, end // 2))
+        for life in stage.fleet.workers:
+            stage.fleet.end(life)
+        fresh = stage.start_worker("fresh")
+        stage.fleet.await_true(lambda: _says(stage, [fresh], "truncated", "was cut or replaced"), 120)
+        stage.require(stage.fleet.led(fresh) <= set(range(1, stage.fleet.shards)), "a shard without its history is led")
+        stage.fleet.end(fresh)
 
 
 # Signers
