@@ -49,8 +49,8 @@ def test_a_killed_worker_is_replaced_and_two_of_three_signers_suffice(ledger: Le
     victim.kill()
     victim.wait()
     took = ledger.await_true(lambda: lost <= ledger.leads("two"), 60)
-    # A second on a machine that does nothing else; here five processes, a broker and other tests share it.
-    assert took <= SESSION_TIMEOUT_MS / 1000 + 4
+    # A second on a machine that does nothing else (`benchmarks.takeover`); here many share it.
+    assert took <= SESSION_TIMEOUT_MS / 1000 + 10
 
     options = ("--kafka", ledger.bootstrap, "--json")
     done = json.loads(ledger.run("load", ledger.directory, payments(tmp_path / "second.csv", 100), *COLUMNS, *options))

@@ -74,10 +74,11 @@ class Reading:
         self.run(15)
         stands = dict(self.places)
         assert self.refusals > 20
-        assert self.longest_s < len(silent) * (PATIENCE_S + 0.5)
-        self.longest_s, before = 0.0, self.sent
+        assert self.longest_s < len(silent) * (PATIENCE_S + 2)
+        before = self.sent
         self.run(15)  # everyone has been waited for once
-        assert self.longest_s < PATIENCE_S
+        # Some 250 looks where none waits, 10 where each waits for a partition; between, a machine with other work.
+        assert self.sent - before > 50
         assert all(self.places[source] >= before for source in others)
         assert all(self.places[source] == stands[source] for source in silent)
         self.brokers.proxy.heal()

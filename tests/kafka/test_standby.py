@@ -39,8 +39,8 @@ def test_a_killed_workers_shard_is_served_from_a_warm_copy_and_a_fresh_disk_says
         blocks = {shard: int(float(height)) for shard, height in workers.heights("two", "standby").items()}
         assert {int(shard) for shard in blocks} == lost
         found = take_over(workers, client, "one", "two")
-        # A second, on a machine that does nothing else; here other tests and processes share it.
-        assert found.served_s <= SESSION_TIMEOUT_MS / 1000 + 4
+        # A second, on a machine that does nothing else (`benchmarks.takeover`); here many share it.
+        assert found.served_s <= SESSION_TIMEOUT_MS / 1000 + 10
         for shard in lost:
             assert recovered_from(workers, "two", shard) >= blocks[str(shard)] > 0
 

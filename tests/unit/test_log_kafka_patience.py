@@ -104,13 +104,13 @@ def test_a_silent_partition_is_waited_for_once_and_the_other_is_read_at_its_rate
 ) -> None:
     assert reader.read(A1, 9, 9, 1000) == []
     brokers.silent.add(A0)
-    assert WAIT_S <= timed(lambda: silent(reader, A0, 9)) < 5 * WAIT_S
+    assert WAIT_S <= timed(lambda: silent(reader, A0, 9)) < 10 + WAIT_S
     begun_s = time.monotonic()
     for offset in range(9, 209):
         silent(reader, A0, 9)
         arrive(reader, A1, offset)
         assert [record.offset for record in reader.read(A1, offset, 9, 1000)] == [offset]
-    assert time.monotonic() - begun_s < 2.0
+    assert time.monotonic() - begun_s < 100 * WAIT_S, "half of what it takes to wait each time"
     assert [source for source, _ in brokers.asked].count(A0) == 1
     assert brokers.probes == 1
     brokers.silent.clear()
@@ -197,14 +197,15 @@ def test_pauses_grow_and_probes_do_not_pile_up(brokers: Brokers, monkeypatch: py
         asked.append(time.monotonic())
         raise Retryable("does not answer")
 
-    deadline = time.monotonic() + 1.0
-    while time.monotonic() < deadline:
+    def is_asked_often() -> bool:
         with pytest.raises(Retryable):
             patience.ask(A0, never)
-        time.sleep(0.001)
+        return len(asked) > 8
+
+    until(is_asked_often)
     pauses = [later - before for before, later in pairwise(asked)]
-    assert 5 <= len(pauses) <= 10
-    assert pauses[0] < 0.1
+    assert min(pauses[-3:]) >= 0.15
+    assert min(pauses[:3]) < 0.15
     assert pauses[-1] > 0.15
     assert brokers.probes <= 2 * len(asked)
 
