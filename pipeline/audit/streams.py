@@ -1,15 +1,19 @@
 """Reading a partition that may be damaged: what can't be read becomes a finding, and reading goes on behind it."""
 
 from collections import deque
+from time import monotonic
 from typing import Final
 
 from pipeline.audit.findings import Finding, FindingKind, Report, one_line
 from pipeline.codec.topics import LogRecord, TopicPartition
+from pipeline.errors import Retryable
 from pipeline.ledger.cursor import INPUT_TOPICS
 from pipeline.log.port import EventLog
 
 _PAGE: Final = 256
 _PAGE_BYTES: Final = 8 << 20
+_SETTLE_S: Final = 60.0
+"""Longer than any transaction may stay open; one that does so nevertheless ends the audit with a word about it."""
 _SHARED: Final = ("control", "checkpoints")
 
 
@@ -51,15 +55,33 @@ class RecordStream:
         return self._page[0].offset if self._page else self._next
 
     def _fill(self) -> None:
-        try:
-            records = self._log.read(self.source, self._next, _PAGE, _PAGE_BYTES)
-        except Exception as error:  # noqa: BLE001 - a hostile log may make its reader raise anything
-            records = self._read_around(error)
+        records = self._read()
+        if not records:
+            # A hole at the end, or records that an open transaction hides until it ends.
+            self._settle()
+            records = self._read()
         if not records:
             self._next = self.end
             return
         self._next = records[-1].offset + 1
         self._page.extend(record for record in records if record.offset < self.end)
+
+    def _read(self) -> list[LogRecord]:
+        try:
+            return self._log.read(self.source, self._next, _PAGE, _PAGE_BYTES)
+        except Exception as error:  # noqa: BLE001 - a hostile log may make its reader raise anything
+            return self._read_around(error)
+
+    def _settle(self) -> None:
+        deadline = monotonic() + _SETTLE_S
+        while True:
+            try:
+                self._log.settle(self.source)
+            except Retryable:
+                if monotonic() > deadline:
+                    raise
+            else:
+                return
 
     def _read_around(self, error: Exception) -> list[LogRecord]:
         """One record, and a finding for the damaged one before it, if the page begins with that."""

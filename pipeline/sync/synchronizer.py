@@ -102,7 +102,7 @@ class Synchronizer(RoundTask):
             return Progress() if committer.poll() else Idle()
         if follower.ledger.round > self._stands:
             if self._newest is None:
-                self._newest = newest_published(self._log, len(follower.tracks))
+                self._newest = newest_published(self._log, self._chain.genesis.partitions)
             if follower.ledger.round >= self._newest and not state_roots_stand(self._log, follower.ledger):
                 self._publish(follower)
                 return Progress()
@@ -191,11 +191,11 @@ class Synchronizer(RoundTask):
     def _proposed_round(self, follower: LedgerFollower, now_ms: int) -> RoundPlan | None:
         """The first valid proposal on the log: a prefix of a transaction of an older instance whose directory was lost.
 
-        Or somebody else's, which says the same as ours would. One that can't be judged yet, or states more than this
-        process checks, is passed over: nobody is bound by what nobody signed. None: there is none.
+        Or somebody else's, which says the same as ours would. One that can't be judged yet, or states more or less
+        than this process checks, is passed over: nobody is bound by what nobody signed. None: there is none.
         """
         for candidate in follower.book.candidates:
-            if candidate.checkpoint.assurance > self._assurance:
+            if candidate.checkpoint.assurance is not self._assurance:
                 continue
             validity, plan = follower.judge(candidate, now_ms)
             if validity is Validity.VALID:
@@ -217,15 +217,13 @@ class Synchronizer(RoundTask):
     def _propose_round(self, follower: LedgerFollower, now_ms: int) -> Progress | Idle:
         next_round = follower.ledger.round + 1
         if self._proposed == next_round:
-            most = max((candidate.signatures for candidate in follower.book.candidates), key=len, default={})
-            self._observer.waits(next_round, most.keys())
-            return Idle(now_ms + IDLE_MS)
+            return self._await_quorum(follower, next_round, now_ms)
         for candidate in follower.book.candidates:
             validity, _ = follower.judge(candidate, now_ms)
             if validity is Validity.VALID:
                 self._proposed = next_round
             if validity is not Validity.INVALID:
-                return Idle(now_ms + IDLE_MS)
+                return self._await_quorum(follower, next_round, now_ms)
         plan = self._close_round(follower, now_ms)
         if not isinstance(plan, RoundPlan):
             return plan
@@ -236,6 +234,11 @@ class Synchronizer(RoundTask):
         self._opened_ms = None
         self._open_committer().begin([Append(CHECKPOINTS, None, plan.proposal.to_record())], done)
         return Progress()
+
+    def _await_quorum(self, follower: LedgerFollower, number: int, now_ms: int) -> Idle:
+        most = max((candidate.signatures for candidate in follower.book.candidates), key=len, default={})
+        self._observer.waits(number, most.keys())
+        return Idle(now_ms + IDLE_MS)
 
     def _close_round(self, follower: LedgerFollower, now_ms: int) -> RoundPlan | Idle:
         """The next round if it is time and the cut moves."""

@@ -90,7 +90,7 @@ class RoundWatch(ProcessWatch, RoundObserver):
         now_s, governance = self._clock_s(), None if self._follower is None else self._follower.governance
         if number != self._waits_for:
             self._waits_for, self._say_at_s = number, now_s + _WAITED_S
-        if now_s < self._say_at_s or governance is None:
+        if now_s < self._say_at_s or governance is None or len(signers) >= governance.attestor_threshold:
             return
         self._say_at_s = now_s + _SAY_AGAIN_S
         keys = enumerate(governance.attestors, 1)
@@ -98,7 +98,7 @@ class RoundWatch(ProcessWatch, RoundObserver):
         named = ", ".join(missing[:_MAX_NAMED]) + (", ..." if len(missing) > _MAX_NAMED else "")
         self._log.warning(
             f"{self._role}: round {number} waits with {len(signers)} of {governance.attestor_threshold} signatures; "
-            f"see that these run, with their keys: {named}",
+            f"see that these run, with their keys, clocks and assurance: {named}",
             round=number,
         )
 

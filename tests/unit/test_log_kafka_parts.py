@@ -194,6 +194,28 @@ def test_nobody_answers(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     producer.close()
 
 
+@pytest.mark.parametrize(
+    ("second", "error"),
+    [
+        (KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), ConfigError),
+        (KafkaError(KafkaError._MSG_TIMED_OUT), OutcomeUnknown),
+        (None, OutcomeUnknown),
+    ],
+)
+def test_a_call_is_refused_only_where_nothing_of_it_is_on_the_log(
+    second: KafkaError | None, error: type[HauptbuchError]
+) -> None:
+    message = SimpleNamespace(offset=lambda: 7, topic=lambda: "t")
+    producer = PlainProducer(producer_settings(NOBODY, 1000), lambda source: "t")
+    delivery = producing.KafkaDelivery(producer, producer._client(), 2)
+    refused = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    for index, outcome in enumerate((second, refused)):
+        delivery._report(index, outcome, message)  # type: ignore[arg-type]
+    with pytest.raises(error, match="refuses this client"):
+        delivery.poll()
+    producer.close()
+
+
 def test_a_refusal_of_long_ago_is_no_reason_any_more(lane: Lane) -> None:
     lane._note(KafkaError(KafkaError._AUTHENTICATION, "bad password"), None, None)
     lane.renew()

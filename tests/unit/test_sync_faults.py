@@ -17,8 +17,11 @@ from pipeline.ledger.writers import signer_writer
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.log.port import Append, Committed, TransactionalWriter
 from pipeline.shards.progress import Idle, Progress
+from pipeline.sync import synchronizer
 from pipeline.sync.life import SyncState
+from pipeline.sync.published import state_roots_stand
 from pipeline.sync.settings import SyncConfig
+from pipeline.sync.signed_ledger import SignedLedger
 from pipeline.sync.signer import Signer
 from pipeline.sync.synchronizer import Synchronizer
 from pipeline.testing.faulty_kv import FaultyKeyValue, SimulatedCrash
@@ -288,3 +291,25 @@ def test_missing_state_roots_are_published_after_a_restart() -> None:
     last = net.rounds()[-1][1]
     for shard, _ in last.advanced:
         assert net.state_roots(shard)[-1].to_bytes() == before[shard]
+
+
+def test_who_is_many_rounds_behind_looks_once_which_roots_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, disk = busy_net(), MemoryKeyValue()
+    first = net.synchronizer(disk)
+    net.run(first)
+    first.close()
+    other = net.synchronizer()
+    for _ in range(6):
+        more(net, other)
+    other.close()
+    looked: list[int] = []
+
+    def stand(log: EmbeddedLog, ledger: SignedLedger) -> bool:
+        looked.append(ledger.round)
+        return state_roots_stand(log, ledger)
+
+    monkeypatch.setattr(synchronizer, "state_roots_stand", stand)
+    again = net.synchronizer(disk)
+    net.run(again)
+    assert looked == [len(net.rounds()) - 1]
+    assert_sound(net, again)

@@ -13,6 +13,7 @@ from pipeline.kv.memory import MemoryKeyValue
 from pipeline.ledger.blocks import BlockHeader, frame_header
 from pipeline.ledger.checkpoints import (
     Assurance,
+    Checkpoint,
     CheckpointProposal,
     CheckpointSignature,
     checkpoint_hash,
@@ -175,3 +176,17 @@ def test_junk_among_checkpoints_changes_nothing() -> None:
     more(net, again)
     assert again.error is None
     assert again.follower.ledger.round > checkpoint.round + 1
+
+
+def test_a_sole_signer_that_executes_adopts_no_proposal_that_says_less() -> None:
+    net = busy_net()
+    weak = net.synchronizer(signer=None, assurance=Assurance.HEADERS)
+    net.run(weak)
+    weak.close()
+    ((proposed, _),) = net.rounds()
+    assert proposed.assurance is Assurance.HEADERS
+    sync = net.synchronizer(assurance=Assurance.EXECUTION)
+    net.run(sync)
+    assert sync.error is None
+    assert sync.follower.ledger.round == 0
+    assert {Checkpoint.from_bytes(root.checkpoint).assurance for root in net.state_roots(0)} == {Assurance.EXECUTION}

@@ -228,7 +228,8 @@ def test_a_round_that_waits_for_long_says_for_whom() -> None:
     assert (
         told
         == [
-            "synchronizer: round 0 waits with 1 of 2 signatures; see that these run, with their keys: "
+            "synchronizer: round 0 waits with 1 of 2 signatures; see that these run, with their keys, clocks and "
+            "assurance: "
             f"attestor 2 ({missing})"
         ]
         * 2

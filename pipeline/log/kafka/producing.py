@@ -22,7 +22,7 @@ _DELIVERY_S: Final = MESSAGE_TIMEOUT_MS / 1000 + 2
 class KafkaDelivery:
     """`Delivery` of one call; made by `PlainProducer.begin`."""
 
-    __slots__ = ("_deadline", "_error", "_failed", "_left", "_lock", "_offsets", "_owner", "_producer")
+    __slots__ = ("_deadline", "_errors", "_failed", "_left", "_lock", "_offsets", "_owner", "_producer")
 
     def __init__(self, owner: "PlainProducer", producer: Producer, count: int) -> None:
         """Nothing is sent yet."""
@@ -30,7 +30,7 @@ class KafkaDelivery:
         self._producer = producer
         self._offsets = [-1] * count
         self._left = count
-        self._error: KafkaError | None = None
+        self._errors: tuple[KafkaError, ...] = ()
         self._failed: Message | None = None
         self._lock = threading.Lock()
         self._deadline = time.monotonic() + _DELIVERY_S
@@ -51,12 +51,15 @@ class KafkaDelivery:
             if time.monotonic() > self._deadline:
                 raise OutcomeUnknown(f"Kafka did not confirm {self._left} of {len(self._offsets)} records in time")
             return None
-        if self._error is not None:
+        if self._errors:
             assert self._failed is not None, "an error comes with its record"
             # One that heard of a partition without a leader may never send to it again (librdkafka#5430).
             self._owner.give_up(self._producer)
-            refused = refusal(self._error, self._failed.topic() or "")
-            raise refused or OutcomeUnknown(f"Kafka did not confirm every record: {self._error.str()}")
+            error = self._errors[-1]
+            refused = refusal(error, self._failed.topic() or "")
+            if refused is not None and max(self._offsets) < 0 and all(map(refusal, self._errors)):
+                raise refused  # as the port promises of it: nothing of this call is on the log
+            raise OutcomeUnknown(f"Kafka did not confirm every record: {refused or error.str()}")
         return self._offsets
 
     def send(self, appends: Sequence[Append], name_of: Callable[[TopicPartition], str]) -> None:
@@ -86,7 +89,7 @@ class KafkaDelivery:
     def _report(self, index: int, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             # No call: the client may have an exception set, which it would lose.
-            self._error, self._failed = error, message
+            self._errors, self._failed = (*self._errors, error), message
         else:
             offset = message.offset()
             assert offset is not None, "a delivered record has an offset"
