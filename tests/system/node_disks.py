@@ -187,7 +187,8 @@ class _Lent:
     """A log that outlives the audit's close."""
 
     def __init__(self, log: EmbeddedLog) -> None:
-        self.partitions, self.read, self.end_offset = log.partitions, log.read, log.end_offset
+        self.partitions, self.read = log.partitions, log.read
+        self.end_offset, self.settle = log.end_offset, log.settle
 
     def close(self) -> None:
         pass
