@@ -56,7 +56,7 @@ class RecordStream:
 
     def _fill(self) -> None:
         records = self._read()
-        if not records:
+        if not records and self._next < self.end:
             # A hole at the end, or records that an open transaction hides until it ends.
             self._settle()
             records = self._read()
@@ -96,6 +96,7 @@ class RecordStream:
                 self._report(damage(self.source, damaged, error))
             return records
         self._report(damage(self.source, damaged, error))
+        self._next = self.end  # nobody reads that again
         return []
 
 

@@ -20,7 +20,10 @@ from pipeline.node.layout import NodeLayout
 def run(
     directory: OptionalDirectory = None,
     trust: Annotated[
-        Path | None, typer.Option("--trust", metavar="FILE", help="A trust file: tells whether history was cut.")
+        Path | None,
+        typer.Option(
+            "--trust", metavar="FILE", help="A trust file: whether history was cut; without DIR, which genesis."
+        ),
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report here too.")] = None,
     kafka: Kafka = "",

@@ -40,11 +40,6 @@ class Stores:
         self._share_out()
         return state
 
-    @property
-    def states(self) -> tuple[StateStore, ...]:
-        """The state stores that are open."""
-        return tuple(self._states.values())
-
     def close_one(self, path: Path) -> None:
         """Close a store that is open; the others share its memory."""
         self._open.pop(path).close()

@@ -25,8 +25,6 @@ from pipeline.watch.process import ProcessWatch
 
 _MAX_VALUES: Final = 100
 """Series of value under way: anyone can make assets, and each would be a label."""
-
-
 _WAITED_S: Final = 10.0
 _SAY_AGAIN_S: Final = 60.0
 _MAX_NAMED: Final = 8

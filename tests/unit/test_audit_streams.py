@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.audit import streams
+from pipeline.audit.findings import Finding
 from pipeline.audit.streams import RecordStream
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.errors import Retryable
@@ -52,3 +53,19 @@ def test_one_that_stays_open_ends_the_audit(log: Hiding, monkeypatch: pytest.Mon
     assert [stream.pop() is not None for _ in range(2)] == [True, True]
     with pytest.raises(Retryable, match="a transaction is open"):
         stream.pop()
+
+
+def test_a_damaged_end_is_one_finding(log: Hiding, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.looks = 0
+    read = log.read
+
+    def damaged(source: TopicPartition, start: int, *limits: int) -> list[LogRecord]:
+        if start > 2:
+            raise ValueError("no record")
+        return read(source, start, *limits)[: 3 - start]
+
+    monkeypatch.setattr(log, "read", damaged)
+    found: list[Finding] = []
+    stream = RecordStream(log, RELAY, found.append)
+    assert sum(stream.pop() is not None for _ in range(9)) == 3
+    assert len(found) == 1

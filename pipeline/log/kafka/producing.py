@@ -30,7 +30,7 @@ class KafkaDelivery:
         self._producer = producer
         self._offsets = [-1] * count
         self._left = count
-        self._errors: tuple[KafkaError, ...] = ()
+        self._errors: dict[int, KafkaError] = {}
         self._failed: Message | None = None
         self._lock = threading.Lock()
         self._deadline = time.monotonic() + _DELIVERY_S
@@ -55,9 +55,9 @@ class KafkaDelivery:
             assert self._failed is not None, "an error comes with its record"
             # One that heard of a partition without a leader may never send to it again (librdkafka#5430).
             self._owner.give_up(self._producer)
-            error = self._errors[-1]
+            error = next(reversed(self._errors.values()))
             refused = refusal(error, self._failed.topic() or "")
-            if refused is not None and max(self._offsets) < 0 and all(map(refusal, self._errors)):
+            if refused is not None and max(self._offsets) < 0 and all(map(refusal, self._errors.values())):
                 raise refused  # as the port promises of it: nothing of this call is on the log
             raise OutcomeUnknown(f"Kafka did not confirm every record: {refused or error.str()}")
         return self._offsets
@@ -89,7 +89,7 @@ class KafkaDelivery:
     def _report(self, index: int, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             # No call: the client may have an exception set, which it would lose.
-            self._errors, self._failed = (*self._errors, error), message
+            self._errors[index], self._failed = error, message
         else:
             offset = message.offset()
             assert offset is not None, "a delivered record has an offset"
