@@ -3,103 +3,98 @@
 A recovered leader publishes its last block's outputs once more, byte for byte; nothing else may stand there.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pipeline.audit.findings import Finding, FindingKind, Report
+from pipeline.audit.numbered import NumberedRecords
 from pipeline.audit.streams import RecordStream
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.errors import PoisonRecord
+from pipeline.ledger.chain import Chain
 from pipeline.ledger.receipts import DeadLetter, ReceiptChunk
 from pipeline.log.port import EventLog
 
-HeightOf = Callable[[bytes | None], int]
-
-
-def receipt_height(value: bytes | None) -> int:
-    """The block of a receipt chunk. Raises `PoisonRecord`."""
-    return ReceiptChunk.from_record(value).height
-
-
-def dead_letter_height(value: bytes | None) -> int:
-    """The block of a dead letter. Raises `PoisonRecord`."""
-    return DeadLetter.from_record(value).height
-
-
-HEIGHT_OF: Final[Mapping[Topic, HeightOf]] = {Topic.RECEIPTS: receipt_height, Topic.DEAD_LETTERS: dead_letter_height}
+OUTPUTS: Final[Mapping[Topic, type[ReceiptChunk] | type[DeadLetter]]] = {
+    Topic.RECEIPTS: ReceiptChunk,
+    Topic.DEAD_LETTERS: DeadLetter,
+}
+"""What blocks put on a topic; each names its chain, shard and height."""
 
 
 class OutputCheck:
     """One partition of one output topic, compared block by block."""
 
-    def __init__(self, log: EventLog, topic: Topic, shard: int, report: Report) -> None:
+    def __init__(self, log: EventLog, chain: Chain, topic: Topic, shard: int, report: Report) -> None:
         """`topic`: receipts or dead-letters."""
-        source = TopicPartition(topic, shard)
+        self._chain_id = chain.chain_id
         self._topic = topic
         self._shard = shard
         self._report = report
-        self._height_of = HEIGHT_OF[topic]
-        self._stream = RecordStream(log, source, report)
+        stream = RecordStream(log, TopicPartition(topic, shard), report)
         # Blocks committed while the audit runs have outputs behind this; only what was there at first is drained.
-        self._settled = self._stream.end
+        self._settled = stream.end
+        blocks = TopicPartition(Topic.BLOCKS, shard)
+        # A block takes one record at least, so no height exceeds the end of the blocks.
+        self._records = NumberedRecords(stream, self._number_of, lambda: log.end_offset(blocks))
         self._last: frozenset[bytes] = frozenset()
+        self._reached = -1
 
     @property
     def position(self) -> int:
         """Where the outputs of the next block begin, at the earliest."""
-        return self._stream.position
+        return self._records.position
 
     def block(self, height: int, expected: Sequence[bytes]) -> None:
         """The records that block `height` must have put here."""
         if not expected:
             return
         missing = dict.fromkeys(expected)
-        while missing:
-            record = self._peek()
-            if record is None or self._is_later(record, height):
-                break
-            self._stream.pop()
+        while missing and (record := self._records.next_for(height)) is not None:
             value = record.value
             if value in missing:
                 del missing[value]
+                self._matched(record, height)
             elif value not in self._last and value not in expected:
                 missing.pop(self._complain(record, height, list(missing)), None)
         for _ in missing:
-            where = self._stream.position
             what = f"{self._topic.topic_name} of block {height} are missing; they belong before this offset"
-            self._report(Finding(FindingKind.OUTPUT_MISSING, what, self._shard, height, self._topic, where))
+            self._say(FindingKind.OUTPUT_MISSING, height, self._records.position, what)
         self._last = frozenset(expected)
 
     def finish(self) -> None:
         """No block follows: what is left may only repeat the last one's outputs."""
-        while (record := self._stream.peek()) is not None and record.offset < self._settled:
-            self._stream.pop()
+        for record in self._records.rest(self._settled):
             if record.value not in self._last:
                 what = f"{self._topic.topic_name} that no block produced"
-                finding = Finding(FindingKind.OUTPUT_FOREIGN, what, self._shard, None, self._topic, record.offset)
-                self._report(finding)
+                self._say(FindingKind.OUTPUT_FOREIGN, None, record.offset, what)
 
-    def _peek(self) -> LogRecord | None:
-        record = self._stream.peek()
-        if record is None and self._stream.extend():
-            return self._stream.peek()
-        return record
+    def _matched(self, record: LogRecord, height: int) -> None:
+        if record.offset < self._reached:
+            what = f"{self._topic.topic_name} of block {height} stand before those of an earlier block"
+            self._say(FindingKind.OUTPUT_FOREIGN, height, record.offset, what)
+        self._reached = max(self._reached, record.offset)
 
-    def _is_later(self, record: LogRecord, height: int) -> bool:
+    def _number_of(self, record: LogRecord) -> int:
         try:
-            return self._height_of(record.value) > height
+            output = OUTPUTS[self._topic].from_record(record.value)
         except PoisonRecord:
-            return False
+            return -1
+        return output.height if (output.chain_id, output.shard) == (self._chain_id, self._shard) else -1
 
     def _complain(self, record: LogRecord, height: int, missing: list[bytes]) -> bytes:
         """What is wrong with this record; and which of the missing ones stood in its place, if any (else b"")."""
         try:
-            is_this_block = self._height_of(record.value) == height
+            # Unreadable now: the record that is looked for was damaged.
+            is_this_block = OUTPUTS[self._topic].from_record(record.value).height == height
         except PoisonRecord:
-            is_this_block = True  # unreadable now: the record that is looked for was damaged
+            is_this_block = True
         if is_this_block:
             kind, what = FindingKind.OUTPUT_ALTERED, f"{self._topic.topic_name} of block {height} are not what it gave"
         else:
             kind, what = FindingKind.OUTPUT_FOREIGN, f"{self._topic.topic_name} that no block produced in this place"
-        self._report(Finding(kind, what, self._shard, height, self._topic, record.offset))
+        self._say(kind, height, record.offset, what)
         return missing[0] if is_this_block else b""
+
+    def _say(self, kind: FindingKind, height: int | None, offset: int, message: str) -> None:
+        self._report(Finding(kind, message, self._shard, height, self._topic, offset))

@@ -11,7 +11,7 @@ from typing import Final
 from pipeline.audit.block_scan import BlockScan
 from pipeline.audit.findings import Finding, FindingKind, one_line
 from pipeline.audit.locate import altered_inputs
-from pipeline.audit.output_check import OutputCheck
+from pipeline.audit.output_check import OUTPUTS, OutputCheck
 from pipeline.audit.streams import find_damage
 from pipeline.codec.topics import Topic
 from pipeline.codec.types import AssetId, ShardId
@@ -32,7 +32,6 @@ BlockDone = Callable[[int, int], None]
 """Told (shard, height) after each executed block."""
 
 _CACHE_BYTES: Final = 64 << 20
-_OUTPUTS: Final = (Topic.RECEIPTS, Topic.DEAD_LETTERS)
 
 
 @dataclass(slots=True)
@@ -102,7 +101,7 @@ class _Run:
         store = StateStore(kv, self.shard, self.chain.shard_map.slots_of(self.shard), _CACHE_BYTES)
         cursor = ShardCursor.start(self.chain, self.shard)
         report = self.findings.append
-        outputs = [OutputCheck(self.log, topic, self.shard, report) for topic in _OUTPUTS]
+        outputs = [OutputCheck(self.log, self.chain, topic, self.shard, report) for topic in OUTPUTS]
         scan = BlockScan(self.log, self.chain, self.shard, report)
         executing = True
         while (scanned := scan.next()) is not None:
@@ -115,7 +114,7 @@ class _Run:
                 continue
             store.commit(executed.prepared, {})
             appends = block_appends(executed)
-            for topic, check in zip(_OUTPUTS, outputs, strict=True):
+            for topic, check in zip(OUTPUTS, outputs, strict=True):
                 values = [append.value or b"" for append in appends if append.target.topic is topic]
                 check.block(executed.header.height, values)
             cursor = executed.cursor

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pipeline.audit.findings import Finding, FindingKind, Report, one_line
+from pipeline.audit.numbered import NumberedRecords
 from pipeline.audit.streams import RecordStream
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.codec.types import BlockHash, ShardId
@@ -39,59 +40,61 @@ class RootCheck:
 
     def __init__(self, log: EventLog, shard: int, verifier: Verifier, report: Report, settled: int) -> None:
         """`settled`: the end of the partition before any round was read; what stands below it must be of such a one."""
-        source = TopicPartition(Topic.STATE_ROOTS, shard)
         self._shard = ShardId(shard)
         self._verifier = verifier
         self._report = report
-        self._stream = RecordStream(log, source, report)
+        checkpoints = TopicPartition(Topic.CHECKPOINTS, 0)
+        stream = RecordStream(log, TopicPartition(Topic.STATE_ROOTS, shard), report)
+        # A round takes two records at least, so no round exceeds the end of the checkpoints.
+        self._records = NumberedRecords(stream, _round_of, lambda: log.end_offset(checkpoints))
         self._settled = settled
         self._last: bytes | None = None
+        self._reached = -1
+
+    @property
+    def position(self) -> int:
+        """Where the next record stands, at the earliest."""
+        return self._records.position
 
     def round(self, signed: SignedRound, expected: Expected) -> bool:
-        """The round's record. False where the partition ends before it: it may be on its way."""
-        while (record := self._peek()) is not None:
+        """The round's record. False where it is not there: at the end of the partition it may be on its way."""
+        found = False
+        while (record := self._records.next_for(signed.number)) is not None:
             offset = record.offset
             if record.value == self._last:
-                self._stream.pop()
                 continue
             try:
                 root = SignedStateRoot.from_record(record.value)
                 number = Checkpoint.from_bytes(root.checkpoint).round
             except PoisonRecord as error:
-                self._stream.pop()
                 self._say(FindingKind.OUTPUT_FOREIGN, None, offset, f"no signed state root: {one_line(error)}")
                 continue
-            if number > signed.number:
-                self.missing(signed.number, expected.height)
-                return True
-            self._stream.pop()
-            if number < signed.number:
+            if number != signed.number:
                 what = f"a state root of round {number}, which did not move this shard or is done with"
                 self._say(FindingKind.OUTPUT_FOREIGN, None, offset, what)
                 continue
-            self._last = record.value
-            self._check(root, signed, expected, offset)
-            return True
-        return False
+            if offset < self._reached:
+                what = f"the state root of round {number} stands before one of an earlier round"
+                self._say(FindingKind.OUTPUT_FOREIGN, expected.height, offset, what)
+            found = True
+            if self._check(root, signed, expected, offset):
+                self._reached, self._last = max(self._reached, offset), record.value
+                break  # else anybody may have made it up: the true one may stand behind it
+        return found
 
-    def missing(self, number: int, height: int) -> None:
-        """The round's record is not there."""
+    def missing(self, number: int, height: int, position: int) -> None:
+        """The round's record is not there; `position` as of when it was looked for."""
         what = f"the state root of round {number} is missing; it belongs before this offset"
-        self._say(FindingKind.OUTPUT_MISSING, height, self._stream.position, what)
+        self._say(FindingKind.OUTPUT_MISSING, height, position, what)
 
     def finish(self) -> None:
         """No round follows."""
-        while (record := self._stream.pop()) is not None and record.offset < self._settled:
+        for record in self._records.rest(self._settled):
             if record.value != self._last:
                 self._say(FindingKind.NO_QUORUM, None, record.offset, "a state root of a round that has no quorum")
 
-    def _peek(self) -> LogRecord | None:
-        record = self._stream.peek()
-        if record is None and self._stream.extend():
-            return self._stream.peek()
-        return record
-
-    def _check(self, root: SignedStateRoot, signed: SignedRound, expected: Expected, offset: int) -> None:
+    def _check(self, root: SignedStateRoot, signed: SignedRound, expected: Expected, offset: int) -> bool:
+        """Whether it has a quorum, be it right or wrong."""
         height = expected.height
         valid = valid_signers(self._verifier, signed.attestors, root.checkpoint, root.signatures)
         if valid < signed.threshold:
@@ -103,6 +106,7 @@ class RootCheck:
         complaint = self._complaint(root, expected)
         if complaint:
             self._say(FindingKind.ROOT_MISMATCH, height, offset, f"round {signed.number}: {complaint}")
+        return valid >= signed.threshold
 
     def _complaint(self, root: SignedStateRoot, expected: Expected) -> str | None:
         try:
@@ -124,6 +128,13 @@ class RootCheck:
 
     def _say(self, kind: FindingKind, height: int | None, offset: int, message: str) -> None:
         self._report(Finding(kind, message, self._shard, height, Topic.STATE_ROOTS, offset))
+
+
+def _round_of(record: LogRecord) -> int:
+    try:
+        return Checkpoint.from_bytes(SignedStateRoot.from_record(record.value).checkpoint).round
+    except PoisonRecord:
+        return -1
 
 
 def valid_signers(

@@ -20,6 +20,7 @@ from pipeline.codec.types import ChainId, Hash32
 from pipeline.crypto.verifier import Verifier
 from pipeline.errors import TaskDiverged
 from pipeline.ledger.chain import Chain
+from pipeline.ledger.checkpoints import Checkpoint
 from pipeline.log.port import EventLog
 from pipeline.sync.control_feed import ControlFeed
 from pipeline.sync.rounds import RoundTerms, plan_round, signed
@@ -107,13 +108,12 @@ class RoundsCheck:
         self._wrong = False
         self._stream = RecordStream(log, _CHECKPOINTS, self._report, end=settled.checkpoints)
         self._log = log
-        self._reader = RoundReader(chain, verifier, self._report, self._read_again)
+        self._reader = RoundReader(chain, verifier, self._report, self._read_again, self._electorate_after)
         self._roots = {
             shard: RootCheck(log, shard, verifier, self._report, settled.state_roots[shard]) for shard in tracks
         }
         self._ledger: SignedLedger | None = SignedLedger.start(chain)
-        self._electorate = Electorate(chain.genesis.attestors, chain.genesis.attestor_threshold)
-        self._unpublished: list[tuple[int, int, int]] = []
+        self._unpublished: list[tuple[int, int, int, int]] = []
         self._verified = -1
         self._verified_hash = Hash32(chain.chain_id)
         self._verified_heads: dict[int, int] = {}
@@ -121,18 +121,19 @@ class RoundsCheck:
     def run(self, trust: Trust | None) -> RoundsResult:
         """Check all rounds; then, against `trust`, that the newest checkpoint seen before is among them."""
         while (record := self._stream.pop()) is not None:
-            passed = self._reader.superseded(record)
-            if passed is not None:
+            decided = self._reader.take(record)
+            if not decided:
+                continue
+            for passed in self._reader.superseded(decided):
                 what = f"round {passed.checkpoint.round} was followed by the next without its quorum"
                 self._report(self._finding(FindingKind.NO_QUORUM, passed.offset, what))
                 self._decided([passed])
-            decided = self._reader.take(record, self._electorate)
-            if decided:
-                self._decided(decided)
-        for number, shard, height in self._unpublished:
+            self._decided(decided)
+        self._reader.finish()
+        for number, shard, height, position in self._unpublished:
             # A quorum of several publishes in a transaction of its own, after the signatures.
-            if number != self._reader.last_round or self._electorate.threshold == 1:
-                self._roots[shard].missing(number, height)
+            if number != self._reader.last_round or self._reader.electorate.threshold == 1:
+                self._roots[shard].missing(number, height, position)
         for check in self._roots.values():
             check.finish()
         if trust is not None and trust.last_checkpoint is not None:
@@ -144,16 +145,13 @@ class RoundsCheck:
         opened, after, findings = next((item for item in judged if item[1] is not None), judged[0])
         for finding in findings:
             self._report(finding)
-        voted, heights, checkpoint = self._electorate, dict(opened.proposal.advanced), opened.checkpoint
+        heights, checkpoint = dict(opened.proposal.advanced), opened.checkpoint
         self._ledger = after
-        state = self._control.at_sequence(checkpoint.control_sequence)
-        if state is not None:
-            self._electorate = Electorate(state.attestors, state.attestor_threshold)
-        self._reader.close(opened, voted)
+        self._reader.close(opened)
         for shard, height in heights.items():
             if shard in self._tracks:
                 self._tracks[shard].sign_off(height)
-        self._check_roots(opened, heights, voted)
+        self._check_roots(opened, heights)
         if any(shard not in self._tracks or height > self._tracks[shard].replayed for shard, height in heights.items()):
             self._wrong = True  # signed, but not what executing again gives: the replay has said why
         if self._ledger is not None and not self._wrong:
@@ -191,7 +189,7 @@ class RoundsCheck:
         if plan.proposal != opened.proposal:
             what = f"{name}: the blocks on the log lead to another ledger root or other heads"
             return None, [self._finding(FindingKind.ROOT_MISMATCH, opened.offset, what)]
-        return signed(plan, opened.first(self._electorate.threshold)), []
+        return signed(plan, opened.first()), []
 
     def _taken(self, opened: OpenRound, active: int, findings: list[Finding]) -> dict[int, list[CheckedBlock]] | None:
         """The blocks that the round signs; None, and perhaps a finding, where they are not there or do not hold."""
@@ -217,15 +215,20 @@ class RoundsCheck:
                 findings.append(self._finding(FindingKind.ROOT_MISMATCH, opened.offset, what))
         return taken if len(taken) == len(advanced) else None
 
-    def _check_roots(self, opened: OpenRound, heights: Mapping[int, int], voted: Electorate) -> None:
-        checkpoint = SignedRound(opened.checkpoint.round, opened.proposal.checkpoint, *voted)
+    def _check_roots(self, opened: OpenRound, heights: Mapping[int, int]) -> None:
+        checkpoint = SignedRound(opened.checkpoint.round, opened.proposal.checkpoint, *opened.electorate)
         for shard, height in sorted(heights.items()):
             track = self._tracks.get(shard)
             if track is None:
                 continue
             head = None if self._ledger is None else self._ledger.shards[shard].head
-            if not self._roots[shard].round(checkpoint, Expected(height, head, track.hash_at(height))):
-                self._unpublished.append((opened.checkpoint.round, shard, height))
+            roots = self._roots[shard]
+            if not roots.round(checkpoint, Expected(height, head, track.hash_at(height))):
+                self._unpublished.append((checkpoint.number, shard, height, roots.position))
+
+    def _electorate_after(self, checkpoint: Checkpoint) -> Electorate | None:
+        state = self._control.at_sequence(checkpoint.control_sequence)
+        return None if state is None else Electorate(state.attestors, state.attestor_threshold)
 
     def _read_again(self, offset: int) -> LogRecord | None:
         records = self._log.read(_CHECKPOINTS, offset, 1, _PAGE_BYTES)

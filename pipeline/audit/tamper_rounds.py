@@ -5,7 +5,7 @@ from hashlib import sha256
 from typing import Final
 
 from pipeline.audit.log_editor import LogEditor
-from pipeline.audit.output_check import HEIGHT_OF
+from pipeline.audit.output_check import OUTPUTS
 from pipeline.audit.tamper_targets import Damage, damage_at, last_proposal, nothing_to, proposals, relayed, state_roots
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import Hash32
@@ -105,10 +105,10 @@ def _cut_shard(editor: LogEditor, shard: int, kept: int) -> None:
             editor.cut(TopicPartition(Topic.BLOCKS, shard), record.offset)
             editor.cut(TopicPartition(Topic.TRANSACTIONS, shard), header.input(Topic.TRANSACTIONS).first)
             break
-    for topic, height_of in HEIGHT_OF.items():
+    for topic, output in OUTPUTS.items():
         source = TopicPartition(topic, shard)
         for record in editor.records(source):
-            if height_of(record.value) > kept:
+            if output.from_record(record.value).height > kept:
                 editor.cut(source, record.offset)
                 break
 

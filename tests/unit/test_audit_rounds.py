@@ -8,7 +8,7 @@ from sync_net import Net, key_of, signer_key
 
 from pipeline.audit.findings import Finding, FindingKind
 from pipeline.audit.report import AuditReport
-from pipeline.audit.round_reader import Electorate, RoundReader
+from pipeline.audit.round_reader import RoundReader
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.codec.types import Hash32
 from pipeline.crypto import contexts
@@ -158,7 +158,7 @@ def test_what_is_no_round_is_named() -> None:
         {FindingKind.CHECKPOINT_FOREIGN},
         {FindingKind.CHECKPOINT_FOREIGN},
         {FindingKind.CHECKPOINT_FOREIGN},
-        {FindingKind.EQUIVOCATION},
+        {FindingKind.BAD_SIGNATURE},
         {FindingKind.BAD_SIGNATURE},
         {FindingKind.BAD_SIGNATURE},
         set(),
@@ -220,15 +220,14 @@ def test_many_rivals_of_a_round_are_named_and_not_all_kept() -> None:
     net = begun()
     honest, proposal = next_round(net)
     findings: list[Finding] = []
-    reader = RoundReader(net.chain, InlineVerifier(TEST_SUITES), findings.append, lambda _: None)
+    reader = RoundReader(net.chain, InlineVerifier(TEST_SUITES), findings.append, lambda _: None, lambda _: None)
     reader.last_round, reader.last_hash = honest.round - 1, honest.previous_hash
-    electorate = Electorate(net.chain.genesis.attestors, 1)
     for offset in range(400):
         rival = replace(proposal, checkpoint=replace(honest, timestamp_ms=honest.timestamp_ms + offset).to_bytes())
-        reader.take(LogRecord(offset, None, rival.to_record()), electorate)
+        reader.take(LogRecord(offset, None, rival.to_record()))
     assert len(reader.open) == 256
     assert len(findings) == 399
-    decided = reader.take(LogRecord(400, None, sign(proposal.checkpoint, honest.round).to_record()), electorate)
+    decided = reader.take(LogRecord(400, None, sign(proposal.checkpoint, honest.round).to_record()))
     assert [item.proposal for item in decided] == [proposal]
 
 
