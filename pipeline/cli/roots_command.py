@@ -44,9 +44,10 @@ def run(
             from_round = 0 if seen is None else seen.round
         subscriber = subscribe(log, LightClient(trusted, InlineVerifier(STANDARD_SUITES)), from_round)
         while True:
-            for root in sorted(subscriber.catch_up(), key=lambda root: (root.checkpoint.round, root.state_root.shard)):
-                _print(root, as_json=as_json)
-            _tell_refused(subscriber)
+            for roots in subscriber.by_round():
+                for root in roots:
+                    _print(root, as_json=as_json)
+                _tell_refused(subscriber)
             if not follow:
                 return 1 if subscriber.refused_total else 0
             flush()

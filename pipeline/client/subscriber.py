@@ -1,6 +1,6 @@
 """Subscribing to signed state roots: only verified ones are ever yielded, from any offset on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from pipeline.client.light import LightClient, VerifiedRoot
@@ -63,13 +63,32 @@ class StateRootSubscriber:
 
     def catch_up(self) -> list[VerifiedRoot]:
         """As `poll`, page by page in turn, to the ends that the partitions have now: what comes later is left."""
+        for _ in self._turns():
+            pass
+        return self._take()
+
+    def by_round(self) -> Iterator[list[VerifiedRoot]]:
+        """As `catch_up`, by round and shard; given away page by page, so that a long history need not fit in memory.
+
+        A turn that found nothing to give yet gives []: its `refused` can be taken away.
+        """
+        for behind in self._turns():
+            # What is still to come of a partition is of later rounds than the newest that it showed.
+            seen = min([self._newest.get(partition, -1) for partition in behind], default=-1)
+            ready = [root for root in self._found if root.checkpoint.round <= seen]
+            self._found = [root for root in self._found if root.checkpoint.round > seen]
+            yield sorted(ready, key=_by_round)
+        yield sorted(self._take(), key=_by_round)
+
+    def _turns(self) -> Iterator[list[int]]:
+        """Read a page of each partition, in turn, to the ends of now; after each turn those that are still behind."""
         ends = {at: self._log.end_offset(TopicPartition(Topic.STATE_ROOTS, at)) for at in self.next_offsets}
         behind = [partition for partition, end in ends.items() if self.next_offsets[partition] < end]
         while behind:
             # One that has nothing to read has only an open transaction, or the mark of one, before its end.
             read = [partition for partition in behind if self._read_page(partition)]
             behind = [partition for partition in read if self.next_offsets[partition] < ends[partition]]
-        return self._take()
+            yield behind
 
     def _take(self) -> list[VerifiedRoot]:
         found, self._found = self._found, []
@@ -109,6 +128,10 @@ class StateRootSubscriber:
             return
         message = f"state-roots partition {partition} offset {offset}: {reason}"
         self.refused.append(RefusedRoot(partition, offset, VerificationFailed(message)))
+
+
+def _by_round(root: VerifiedRoot) -> tuple[int, int]:
+    return root.checkpoint.round, root.state_root.shard
 
 
 def starts_of(log: EventLog, partitions: Iterable[int], number: int) -> dict[int, int]:

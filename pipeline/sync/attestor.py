@@ -92,9 +92,12 @@ class Attestor(RoundTask):
         worked = False
         if self._signing is None:
             worked = follower.poll(now_ms)
-            self._signing = self._choose(follower, now_ms)
-            if self._signing is not None:
+            chosen = self._choose(follower, now_ms)
+            if isinstance(chosen, RoundPlan):
+                self._signing = chosen
                 self._observer.begun()
+            elif chosen is not None:
+                self._observer.declines(follower.ledger.round + 1, chosen)
         if self._signing is None:
             return Progress() if worked else Idle(now_ms + IDLE_MS)
         plan = self._signing
@@ -110,19 +113,28 @@ class Attestor(RoundTask):
         committer.begin([Append(CHECKPOINTS, None, signature.to_record())], done)
         return Progress()
 
-    def _choose(self, follower: LedgerFollower, now_ms: int) -> RoundPlan | None:
-        """The round to sign: its first proposal that is not invalid, if it is valid and not signed yet."""
-        governance = follower.governance
+    def _choose(self, follower: LedgerFollower, now_ms: int) -> RoundPlan | str | None:
+        """The round to sign: its first proposal that is not invalid, if it is valid and not signed yet.
+
+        Else why it signs none of those that there are.
+        """
+        governance, candidates = follower.governance, follower.book.candidates
         next_round = follower.ledger.round + 1
-        if governance is None or self._signed_round == next_round or not follower.is_executed:
+        if governance is None or self._signed_round == next_round or not candidates:
             return None
         if self._signer.key_id not in {key.key_id for key in governance.attestors}:
-            return None
-        if any(self._signer.key_id in candidate.signatures for candidate in follower.book.candidates):
+            return "its key is not among the attestors in force"
+        if not follower.is_executed:
+            return "blocks below it are not executed yet"
+        if any(self._signer.key_id in candidate.signatures for candidate in candidates):
             self._signed_round = next_round
             return None
-        for candidate in follower.book.candidates:
-            validity, plan = follower.judge(candidate, now_ms)
-            if validity is not Validity.INVALID:
-                return plan if self._assurance >= candidate.checkpoint.assurance else None
-        return None
+        for candidate in candidates:
+            validity, plan, waits_for = follower.judge(candidate, now_ms)
+            if validity is Validity.INVALID:
+                continue
+            stated = candidate.checkpoint.assurance
+            if stated > self._assurance:
+                return f"the proposal states {stated.name}, this attestor does {self._assurance.name}"
+            return plan or f"the proposal is ahead of {waits_for}"
+        return "no proposal follows from the blocks on the log"

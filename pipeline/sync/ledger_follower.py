@@ -39,15 +39,18 @@ class Validity(Enum):
 
 
 class Judgement(NamedTuple):
-    """`plan` is the round that a valid proposal leads to."""
+    """`plan` is the round that a valid proposal leads to; `waits_for`, what one that has to wait is ahead of."""
 
     validity: Validity
     plan: RoundPlan | None = None
+    waits_for: str = ""
 
 
 _ROUNDS_A_POLL: Final = 32
 _INVALID: Final = Judgement(Validity.INVALID)
-_WAIT: Final = Judgement(Validity.WAIT)
+_WAIT_CONTROL: Final = Judgement(Validity.WAIT, None, "control records")
+_WAIT_CLOCK: Final = Judgement(Validity.WAIT, None, "this machine's clock")
+_WAIT_BLOCKS: Final = Judgement(Validity.WAIT, None, "the blocks that this process checked")
 
 
 class LedgerFollower:
@@ -137,7 +140,7 @@ class LedgerFollower:
         if not decided:
             return False
         judged = [(candidate, self.judge(candidate, now_ms)) for candidate in decided]
-        for candidate, (validity, plan) in judged:
+        for candidate, (validity, plan, _) in judged:
             if validity is Validity.VALID:
                 assert plan is not None, "a valid proposal has its plan"
                 self.adopt(plan, candidate.first(governance.attestor_threshold))
@@ -208,17 +211,19 @@ class LedgerFollower:
         if checkpoint.control_sequence < self.ledger.control_sequence:
             return _INVALID
         state = self.control.at_sequence(checkpoint.control_sequence)
-        if state is None or checkpoint.timestamp_ms > now_ms + self._config.max_clock_ahead_ms:
-            return _WAIT
+        if state is None:
+            return _WAIT_CONTROL
+        if checkpoint.timestamp_ms > now_ms + self._config.max_clock_ahead_ms:
+            return _WAIT_CLOCK
         if shards[-1] >= state.active_shards:
             return _INVALID
         tracks = self.tracks
         if any(height <= tracks[shard].signed_height for shard, height in advanced):
             return _INVALID
         if any(height > tracks[shard].checked_height for shard, height in advanced):
-            return _WAIT
+            return _WAIT_BLOCKS
         if not all(track.is_level for track in tracks):  # of the heads that stay, too
-            return _WAIT
+            return _WAIT_BLOCKS
         return self._judge_cut(candidate, state)
 
     def _judge_cut(self, candidate: Candidate, state: ControlState) -> Judgement:

@@ -30,5 +30,8 @@ class RoundObserver:
     def waits(self, number: int, signers: Collection[Hash32]) -> None:
         """A proposed round has no quorum yet; these signed it. Told again at each look."""
 
+    def declines(self, number: int, why: str) -> None:
+        """The attestor signs no proposal of this round yet. Told again at each look."""
+
     def done(self, number: int) -> None:
         """The proposer published the round's state roots; the attestor's signature is on the log."""

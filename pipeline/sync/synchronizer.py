@@ -197,7 +197,7 @@ class Synchronizer(RoundTask):
         for candidate in follower.book.candidates:
             if candidate.checkpoint.assurance is not self._assurance:
                 continue
-            validity, plan = follower.judge(candidate, now_ms)
+            validity, plan, _ = follower.judge(candidate, now_ms)
             if validity is Validity.VALID:
                 return plan
         return None
@@ -206,7 +206,7 @@ class Synchronizer(RoundTask):
         """A round that was perhaps signed before a crash: the same bytes, or none."""
         checkpoint = Checkpoint.from_bytes(proposal.checkpoint)
         candidate = Candidate(proposal, checkpoint, checkpoint_hash(proposal.checkpoint))
-        validity, plan = follower.judge(candidate, now_ms)
+        validity, plan, _ = follower.judge(candidate, now_ms)
         if validity is Validity.INVALID:
             raise TaskDiverged(
                 f"round {checkpoint.round} was signed before a restart and does not follow from the blocks on the log: "
@@ -219,7 +219,7 @@ class Synchronizer(RoundTask):
         if self._proposed == next_round:
             return self._await_quorum(follower, next_round, now_ms)
         for candidate in follower.book.candidates:
-            validity, _ = follower.judge(candidate, now_ms)
+            validity = follower.judge(candidate, now_ms).validity
             if validity is Validity.VALID:
                 self._proposed = next_round
             if validity is not Validity.INVALID:

@@ -85,12 +85,9 @@ class RoundWatch(ProcessWatch, RoundObserver):
 
     def waits(self, number: int, signers: Collection[Hash32]) -> None:
         """As the observer: a round that waits for long is told, with whose signatures it lacks."""
-        now_s, governance = self._clock_s(), None if self._follower is None else self._follower.governance
-        if number != self._waits_for:
-            self._waits_for, self._say_at_s = number, now_s + _WAITED_S
-        if now_s < self._say_at_s or governance is None or len(signers) >= governance.attestor_threshold:
+        governance = None if self._follower is None else self._follower.governance
+        if governance is None or len(signers) >= governance.attestor_threshold or not self._is_long(number):
             return
-        self._say_at_s = now_s + _SAY_AGAIN_S
         keys = enumerate(governance.attestors, 1)
         missing = [f"attestor {n} ({key.key_id.hex()[:16]})" for n, key in keys if key.key_id not in signers]
         named = ", ".join(missing[:_MAX_NAMED]) + (", ..." if len(missing) > _MAX_NAMED else "")
@@ -99,6 +96,11 @@ class RoundWatch(ProcessWatch, RoundObserver):
             f"see that these run, with their keys, clocks and assurance: {named}",
             round=number,
         )
+
+    def declines(self, number: int, why: str) -> None:
+        """As the observer: where it lasts."""
+        if self._is_long(number):
+            self._log.warning(f"{self._role}: round {number} is not signed here: {why}", round=number)
 
     def done(self, number: int) -> None:
         """As the observer."""
@@ -143,6 +145,16 @@ class RoundWatch(ProcessWatch, RoundObserver):
         now_s = self._wall_clock_s()
         ages = [(entry.channel, max(0.0, now_s - entry.since_ms / 1000)) for entry in underway]
         yield family("hauptbuch_channel_in_flight_age_seconds", ages)
+
+    def _is_long(self, number: int) -> bool:
+        """Whether it is time to say that a round waits: first after a while, then now and again."""
+        now_s = self._clock_s()
+        if number != self._waits_for:
+            self._waits_for, self._say_at_s = number, now_s + _WAITED_S
+        if now_s < self._say_at_s:
+            return False
+        self._say_at_s = now_s + _SAY_AGAIN_S
+        return True
 
     @property
     def _follower(self) -> LedgerFollower | None:

@@ -92,6 +92,20 @@ def test_roots_behind_a_page_of_repeats_are_seen(monkeypatch: pytest.MonkeyPatch
     assert subscriber.catch_up() == []
 
 
+@pytest.mark.parametrize("page", [1, 2, 256])
+def test_roots_by_round_come_page_by_page(monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    monkeypatch.setattr("pipeline.client.subscriber._PAGE", page)
+    everything = StateRootSubscriber(NET.log, client(), range(3)).catch_up()
+    subscriber = StateRootSubscriber(NET.log, client(), range(3))
+    groups, most_held = [], 0
+    for group in subscriber.by_round():
+        groups += group
+        most_held = max(most_held, len(subscriber._found))
+    assert groups == sorted(everything, key=lambda root: (root.checkpoint.round, root.state_root.shard))
+    assert most_held <= 3 * page < len(everything) or page == 256
+    assert not any(subscriber.by_round())
+
+
 def test_a_failing_read_loses_no_root(monkeypatch: pytest.MonkeyPatch) -> None:
     subscriber = StateRootSubscriber(NET.log, client(), range(3))
     plain = EmbeddedLog.read

@@ -242,6 +242,35 @@ def test_a_round_that_waits_for_long_says_for_whom() -> None:
     assert not [line for line in said if line["log_level"] == "warning"]
 
 
+@pytest.mark.parametrize(
+    ("name", "stated", "behind_ms", "why"),
+    [
+        ("one", Assurance.EXECUTION, 0, "the proposal states EXECUTION, this attestor does HEADERS"),
+        ("one", Assurance.HEADERS, 3_600_000, "the proposal is ahead of this machine's clock"),
+        ("stranger", Assurance.HEADERS, 0, "its key is not among the attestors in force"),
+    ],
+)
+def test_an_attestor_that_signs_nothing_for_long_says_why(
+    name: str, stated: Assurance, behind_ms: int, why: str
+) -> None:
+    net = Net(attestors=("one", "two"), threshold=2)
+    net.fund({"alice": 10})
+    net.run(net.synchronizer(signer=None, assurance=stated))
+    watch = RoundWatch(net.chain, "attestor", clock_s=lambda: net.now_ms / 1000)
+    attestor = Attestor(
+        *(net.chain, net.log, MemoryKeyValue(), Signer(key_of(name)), Assurance.HEADERS, net.verifier),
+        observer=watch,
+    )
+    watch.task = attestor
+    net.now_ms -= behind_ms
+    with capture_logs() as said:
+        for seconds in (0, 9, 2, 58, 3):
+            net.now_ms += seconds * 1_000
+            net.run(attestor)
+    told = [line["event"] for line in said if line["log_level"] == "warning"]
+    assert told == [f"attestor: round 0 is not signed here: {why}"] * 2
+
+
 def test_a_setback_is_a_warning_and_a_count() -> None:
     net = Net()
     watch = watch_of(net)
