@@ -13,9 +13,10 @@ from random import Random
 from pipeline.errors import HauptbuchError
 from pipeline.testing.kills.judge import LedgerBroken
 from tests.kafka.matrix.brokers import Brokers
-from tests.kafka.matrix.cases import CASES, Case, House, disk_full, mounts_are_permitted
+from tests.kafka.matrix.cases import CASES, Case, House
 from tests.kafka.matrix.fleet import Life
 from tests.kafka.matrix.stage import Stage
+from tests.kafka.matrix.store_faults import disk_full, mounts_are_permitted
 
 _CASES_A_LEDGER = 5
 _LEDGERS_A_CLUSTER = 2
