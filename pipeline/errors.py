@@ -13,6 +13,10 @@ class Retryable(HauptbuchError):
     """Nothing happened; make the same call again."""
 
 
+class LogStalled(Retryable):
+    """A transaction stays open and hides what stands behind it: the same call succeeds once an operator ends that."""
+
+
 class TransactionAbortable(HauptbuchError):
     """The log transaction must be aborted: drop the batch and recycle the writer."""
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from pipeline.audit.findings import Finding, FindingKind, Report, one_line
 from pipeline.codec.topics import LogRecord, TopicPartition
-from pipeline.errors import Retryable
+from pipeline.errors import LogStalled, Retryable
 from pipeline.ledger.cursor import INPUT_TOPICS
 from pipeline.log.port import EventLog
 
@@ -77,6 +77,8 @@ class RecordStream:
         while True:
             try:
                 self._log.settle(self.source)
+            except LogStalled:
+                raise
             except Retryable:
                 if monotonic() > deadline:
                     raise

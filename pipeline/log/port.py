@@ -110,8 +110,8 @@ class EventLog(Protocol):
         last asked of this log, or when this position was first read.
 
         Waits at most for an answer. Raises `ConfigError` for an unknown partition, `TaskDiverged` where `start`
-        was truncated away or lies beyond the end or the topic was replaced, `Fatal` where stored bytes are damaged
-        or a transaction that stays open hides them, `Retryable` where a cluster does not answer.
+        was truncated away or lies beyond the end or the topic was replaced, `Fatal` where stored bytes are damaged,
+        `Retryable` where a cluster does not answer, `LogStalled` now and then while a transaction stays open.
         """
 
     def read_uncommitted(self, source: TopicPartition, start: int) -> Iterator[LogRecord]:
@@ -127,7 +127,7 @@ class EventLog(Protocol):
         """See that every transaction that has touched `source` by now has ended: reads then show its whole past.
 
         Open transactions hide what stands behind them, so that a reader who must miss nothing, as one who recovers,
-        asks first. Raises `Retryable` while one is open, `Fatal` where it stays so, else as `end_offset`.
+        asks first. Raises `Retryable` while one is open, `LogStalled` where it stays so, else as `end_offset`.
         """
 
     def append(self, appends: Sequence[Append]) -> list[int]:

@@ -11,7 +11,7 @@ from pipeline.codec.types import ShardId
 from pipeline.config import Config
 from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.crypto.verifier import PoolVerifier
-from pipeline.errors import Retryable
+from pipeline.errors import LogStalled, Retryable
 from pipeline.log.port import EventLog
 from pipeline.node.bootstrap import check_suites, require_topics
 from pipeline.node.driving import drive
@@ -53,12 +53,14 @@ class Replica:
             raise
 
     def step(self, now_ms: int) -> Progress | Idle:
-        """Read on. Raises `TaskDiverged` where a block does not follow from its inputs."""
+        """Read on. Raises `TaskDiverged` where a block does not follow from its inputs, `LogStalled`."""
         try:
             progressed = self._control.poll()
             self._follow(self._control.newest.active_shards)
             for shard in self.tasks:
                 progressed = shard.step() or progressed
+        except LogStalled:
+            raise  # whoever waits for it hears why
         except Retryable:
             return Idle(now_ms + _RETRY_MS)
         return Progress() if progressed else Idle()

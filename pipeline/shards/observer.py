@@ -18,6 +18,9 @@ class ShardObserver:
     def setback(self, error: HauptbuchError) -> None:
         """What was not committed was dropped for this; the shard is fenced anew after a pause."""
 
+    def held_up(self, error: HauptbuchError) -> None:
+        """The leader can't go on for this and tries again in a moment. Told at each try."""
+
     def stands(self, cursor: ShardCursor) -> None:
         """Where the store stands, as recovery or leading begins."""
 

@@ -204,6 +204,7 @@ class ShardTask:
     def _handle(self, error: HauptbuchError, now_ms: int) -> Progress | Idle:
         match error:
             case Retryable() if self.state is TaskState.LEADING:
+                self._observer.held_up(error)
                 return Idle(now_ms + _BACKOFF_MS)
             case Retryable() | TransactionAbortable() | OutcomeUnknown() | TaskFenced():
                 # Fencing and recovery begin anew whatever failed: half of a catching up can't be called again.

@@ -21,6 +21,9 @@ class RoundObserver:
     def setback(self, error: HauptbuchError) -> None:
         """What was not committed was dropped for this; the task fences anew after a pause."""
 
+    def held_up(self, error: HauptbuchError) -> None:
+        """The task can't go on for this and tries again in a moment; nothing was dropped. Told at each try."""
+
     def checked(self, header: BlockHeader, cursor: ShardCursor) -> None:
         """A shard's next block holds; after a setback some are told again."""
 

@@ -78,6 +78,7 @@ class RoundTask(ABC):
     def _handle(self, error: HauptbuchError, now_ms: int) -> Progress | Idle:
         match error:
             case Retryable() if self.state is not SyncState.FENCING:
+                self._observer.held_up(error)
                 return Idle(now_ms + RETRY_MS)
             case TaskFenced() if self._still_owner is None:
                 return self._end(error)

@@ -19,14 +19,13 @@ from pipeline.sync.life import SyncState
 from pipeline.sync.observer import RoundObserver
 from pipeline.sync.round_task import RoundTask
 from pipeline.watch.flight import FlightBook, FlightValues
+from pipeline.watch.lasting import GAP_S, Lasting
 from pipeline.watch.log_meter import MeasuredLog, hidden_records
 from pipeline.watch.names import Sample, family, histogram
 from pipeline.watch.process import ProcessWatch
 
 _MAX_VALUES: Final = 100
 """Series of value under way: anyone can make assets, and each would be a label."""
-_WAITED_S: Final = 10.0
-_SAY_AGAIN_S: Final = 60.0
 _MAX_NAMED: Final = 8
 
 
@@ -50,8 +49,8 @@ class RoundWatch(ProcessWatch, RoundObserver):
         self._values = FlightValues(chain)
         # Of the round that is being committed and the one that began meanwhile.
         self._begun_s: deque[float] = deque(maxlen=2)
-        self._waits_for = -1
-        self._say_at_s = 0.0
+        self._waiting = Lasting(clock_s)
+        self._held_up = Lasting(clock_s, GAP_S)
         self._round = histogram("hauptbuch_round_seconds", self.registry)
         self._log = structlog.get_logger("hauptbuch").bind(role=role)
         self.registry.register(self)
@@ -75,6 +74,11 @@ class RoundWatch(ProcessWatch, RoundObserver):
         self._begun_s.clear()
         self._log.warning(f"{self._role}: fenced anew: {error}")
 
+    def held_up(self, error: HauptbuchError) -> None:
+        """As the observer: where it lasts."""
+        if self._held_up.is_due(None):
+            self._log.warning(f"{self._role}: held up: {error}")
+
     def checked(self, header: BlockHeader, cursor: ShardCursor) -> None:
         """As the observer."""
         self._flight.checked(header, cursor)
@@ -86,7 +90,7 @@ class RoundWatch(ProcessWatch, RoundObserver):
     def waits(self, number: int, signers: Collection[Hash32]) -> None:
         """As the observer: a round that waits for long is told, with whose signatures it lacks."""
         governance = None if self._follower is None else self._follower.governance
-        if governance is None or len(signers) >= governance.attestor_threshold or not self._is_long(number):
+        if governance is None or len(signers) >= governance.attestor_threshold or not self._waiting.is_due(number):
             return
         keys = enumerate(governance.attestors, 1)
         missing = [f"attestor {n} ({key.key_id.hex()[:16]})" for n, key in keys if key.key_id not in signers]
@@ -99,7 +103,7 @@ class RoundWatch(ProcessWatch, RoundObserver):
 
     def declines(self, number: int, why: str) -> None:
         """As the observer: where it lasts."""
-        if self._is_long(number):
+        if self._waiting.is_due(number):
             self._log.warning(f"{self._role}: round {number} is not signed here: {why}", round=number)
 
     def done(self, number: int) -> None:
@@ -145,16 +149,6 @@ class RoundWatch(ProcessWatch, RoundObserver):
         now_s = self._wall_clock_s()
         ages = [(entry.channel, max(0.0, now_s - entry.since_ms / 1000)) for entry in underway]
         yield family("hauptbuch_channel_in_flight_age_seconds", ages)
-
-    def _is_long(self, number: int) -> bool:
-        """Whether it is time to say that a round waits: first after a while, then now and again."""
-        now_s = self._clock_s()
-        if number != self._waits_for:
-            self._waits_for, self._say_at_s = number, now_s + _WAITED_S
-        if now_s < self._say_at_s:
-            return False
-        self._say_at_s = now_s + _SAY_AGAIN_S
-        return True
 
     @property
     def _follower(self) -> LedgerFollower | None:

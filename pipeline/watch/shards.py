@@ -3,7 +3,7 @@
 The driver's thread writes plain fields; a scrape reads them from another one. The series of a shard go with it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import add
 from time import perf_counter
 
@@ -20,6 +20,7 @@ from pipeline.shards.life import TaskState
 from pipeline.shards.observer import ShardObserver
 from pipeline.watch.copies import percent
 from pipeline.watch.incidents import Incidents
+from pipeline.watch.lasting import GAP_S, Lasting
 from pipeline.watch.names import family, histogram
 
 
@@ -41,7 +42,7 @@ class BlockTimes:
 class ShardWatch(ShardObserver):
     """Logs a shard's life and keeps its numbers."""
 
-    def __init__(self, shard: ShardId, times: BlockTimes, incidents: Incidents) -> None:
+    def __init__(self, shard: ShardId, times: BlockTimes, incidents: Incidents, clock_s: Callable[[], float]) -> None:
         """Of a shard that has come here; its numbers begin at 0."""
         self.shard = shard
         self.state = TaskState.UNASSIGNED
@@ -54,6 +55,7 @@ class ShardWatch(ShardObserver):
         self._execution = times.execution.labels(str(shard))
         self._commit = times.commit.labels(str(shard))
         self._store = times.store.labels(str(shard))
+        self._held_up = Lasting(clock_s, GAP_S)
         self._executing_s = self._committing_s = self._storing_s = 0.0
         self._log = structlog.get_logger("hauptbuch").bind(shard=shard)
 
@@ -76,6 +78,11 @@ class ShardWatch(ShardObserver):
         """As the observer."""
         self._incidents.fenced_anew(error)
         self._log.warning(f"shard {self.shard}: fenced anew: {error}", height=self._height)
+
+    def held_up(self, error: HauptbuchError) -> None:
+        """As the observer: where it lasts."""
+        if self._held_up.is_due(None):
+            self._log.warning(f"shard {self.shard}: held up: {error}", height=self._height)
 
     def stands(self, cursor: ShardCursor) -> None:
         """As the observer."""

@@ -33,8 +33,8 @@ class GroupPlace(Protocol):
 class _Watched(ShardWatch):
     """A shard that leaves the worker's watch when it goes."""
 
-    def __init__(self, shard: ShardId, worker: "WorkerWatch") -> None:
-        super().__init__(shard, worker.times, worker.incidents)
+    def __init__(self, shard: ShardId, worker: "WorkerWatch", clock_s: Callable[[], float]) -> None:
+        super().__init__(shard, worker.times, worker.incidents, clock_s)
         self._worker = worker
 
     def gone(self) -> None:
@@ -71,7 +71,7 @@ class WorkerWatch(ProcessWatch):
 
     def observe(self, shard: ShardId) -> ShardWatch:
         """Who is told what happens to a shard that has come."""
-        watch = self.shards[shard] = _Watched(shard, self)
+        watch = self.shards[shard] = _Watched(shard, self, self._clock_s)
         return watch
 
     def observe_copy(self, shard: ShardId) -> CopyWatch:

@@ -7,7 +7,7 @@ from confluent_kafka import TopicPartition as Place
 
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.config import KafkaConfig
-from pipeline.errors import Fatal, Retryable
+from pipeline.errors import Fatal, LogStalled, Retryable
 from pipeline.log.kafka import reader as reader_module
 from pipeline.log.kafka.lane import Fetched
 from pipeline.log.kafka.patience import Patience
@@ -77,9 +77,9 @@ class Watched:
             self.clock.now_s += 0.5
 
 
-def test_what_one_transaction_hides_for_longer_than_it_may_ends_the_reader(watched: Watched) -> None:
+def test_what_one_transaction_hides_for_longer_than_it_may_is_told(watched: Watched) -> None:
     watched.watch(STALL_S - 1)
-    with pytest.raises(Fatal, match="a transaction that is open for 30 s hides everything from offset 5 on"):
+    with pytest.raises(LogStalled, match="a transaction that is open for 30 s hides everything from offset 5 on"):
         watched.watch(3)
 
 
@@ -102,7 +102,7 @@ def test_brokers_that_stand_still_can_end_no_transaction(watched: Watched) -> No
         watched.watch(1)
     watched.lane.answers = True
     watched.watch(STALL_S - 1)
-    with pytest.raises(Fatal):
+    with pytest.raises(LogStalled):
         watched.watch(3)
 
 

@@ -12,7 +12,7 @@ from pipeline.codec.types import ShardId
 from pipeline.config import Config
 from pipeline.crypto.suites import STANDARD_SUITES
 from pipeline.crypto.verifier import InlineVerifier
-from pipeline.errors import ConfigError, Retryable, TaskDiverged, TaskFenced
+from pipeline.errors import ConfigError, LogStalled, Retryable, TaskDiverged, TaskFenced
 from pipeline.kv.memory import MemoryKeyValue
 from pipeline.ledger.checkpoints import Assurance
 from pipeline.log.embedded import EmbeddedLog
@@ -188,6 +188,21 @@ def test_a_replica_opens_a_shard_again_whose_log_did_not_answer(bed: Bed, monkey
     assert replica.step(bed.now_ms) == Idle(bed.now_ms + 200)
     replica.step(bed.now_ms)
     assert len(replica.tasks) == 2
+    replica.close()
+
+
+def test_a_replica_says_that_an_open_transaction_hides_the_log(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = NodeLayout(bed.root / "replica")
+    layout.root.mkdir()
+    layout.genesis.write_bytes(bed.chain.genesis.to_record())
+    replica = Replica(layout, Config(), bed.log)
+
+    def stalled(*_: object) -> list[LogRecord]:
+        raise LogStalled("hides everything")
+
+    monkeypatch.setattr(bed.log, "read", stalled)
+    with pytest.raises(LogStalled, match="hides everything"):
+        replica.run_until(lambda: False, 10_000)
     replica.close()
 
 

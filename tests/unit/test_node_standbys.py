@@ -9,7 +9,7 @@ from node_bed import BOTH, Bed, leads
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import ShardId
 from pipeline.config import Config, ShardConfig
-from pipeline.errors import Retryable
+from pipeline.errors import LogStalled, Retryable
 from pipeline.log.port import Append
 from pipeline.log.records import encode_record, record_key
 from pipeline.shards.life import TaskState
@@ -131,6 +131,28 @@ def test_copies_go_on_while_a_shard_that_came_can_not_be_recovered(bed: Bed, mon
     assert leads(two)
     is_away = False
     bed.drive(lambda: leads(two, 0), one, two)
+    for worker in (one, two):
+        worker.close()
+
+
+def test_a_copy_behind_an_open_transaction_is_not_given_up(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    one, _ = bed.worker("one", BOTH)
+    two, second = bed.worker("two", frozenset(), heard)
+    second.inherits = BOTH
+    bed.drive(lambda: leads(one, 0, 1), one)
+    settle, is_open = bed.log.settle, True
+
+    def settled(source: TopicPartition) -> None:
+        if is_open and source == TopicPartition(Topic.BLOCKS, 0):
+            raise LogStalled("hides everything")
+        settle(source)
+
+    monkeypatch.setattr(bed.log, "settle", settled)
+    bed.drive(lambda: two.standbys.warm == {ShardId(1)}, one, two)
+    is_open = False
+    bed.drive(lambda: two.standbys.warm == BOTH, one, two)
+    assert not [line for line in heard if "failed" in line]
     for worker in (one, two):
         worker.close()
 

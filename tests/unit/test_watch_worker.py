@@ -9,9 +9,9 @@ from shard_net import ShardNet
 from structlog.testing import capture_logs
 from watch_net import Measured, get, numbers, series, serving, verdict
 
-from pipeline.codec.topics import Topic, TopicPartition
+from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.codec.types import ShardId
-from pipeline.errors import OutcomeUnknown, Retryable, TaskDiverged, TaskFenced, TransactionAbortable
+from pipeline.errors import LogStalled, OutcomeUnknown, Retryable, TaskDiverged, TaskFenced, TransactionAbortable
 from pipeline.kv.memory import MemoryKeyValue
 from pipeline.ledger.blocks import Counts
 from pipeline.log.embedded import EmbeddedLog
@@ -197,6 +197,36 @@ def test_lives_are_logged_with_shard_and_height_and_incidents_counted() -> None:
     assert seen["hauptbuch_fencings_total", "fenced"] == 1
     assert seen["hauptbuch_fencings_total", "unknown"] == 0
     assert seen["hauptbuch_halts_total",] == 0
+
+
+def test_a_shard_behind_an_open_transaction_leads_on_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = WatchedNet()
+    net.fund(dict.fromkeys(net.names(), 5))
+    net.run()
+    read = net.embedded.read
+    is_open = True
+
+    def hides(source: TopicPartition, start: int, max_records: int, max_bytes: int) -> list[LogRecord]:
+        if is_open and source == TopicPartition(Topic.TRANSACTIONS, 0):
+            raise LogStalled("a transaction that is open for 31 s hides everything")
+        return read(source, start, max_records, max_bytes)
+
+    monkeypatch.setattr(net.embedded, "read", hides)
+    before = len(net.headers(1))
+    with capture_logs() as said:
+        net.pay_all(0)
+        for _ in range(400):
+            net.clock.now_s += 0.2
+            net.run(ms=200)
+    assert len(net.headers(1)) > before, "the other shard is not held up"
+    assert [line["event"] for line in said if line["log_level"] != "debug"] == [
+        "shard 0: held up: a transaction that is open for 31 s hides everything"
+    ] * 2, "after 10 s, and once a minute"
+    assert all(task.state is TaskState.LEADING for task in net.tasks)
+    is_open = False
+    before = len(net.headers(0))
+    net.run()
+    assert len(net.headers(0)) > before
 
 
 def test_a_halt_says_what_to_do_and_is_counted() -> None:

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Final
 
 from pipeline.codec.topics import LogRecord, TopicPartition
-from pipeline.errors import Fatal, HauptbuchError, Retryable, TaskDiverged
+from pipeline.errors import HauptbuchError, LogStalled, Retryable, TaskDiverged
 from pipeline.log.kafka.lane import Fetched, Lane
 from pipeline.log.kafka.patience import REQUEST_S, Patience
 from pipeline.log.kafka.settings import Settings
@@ -274,9 +274,9 @@ class Reader:
                     lane.drop(source)
 
 
-def stalled(topic: str, partition: int, offset: int, seconds: float) -> Fatal:
+def stalled(topic: str, partition: int, offset: int, seconds: float) -> LogStalled:
     """A transaction that is open for too long."""
-    return Fatal(
+    return LogStalled(
         f"{topic}, partition {partition}: a transaction that is open for {seconds:.0f} s hides everything from offset "
         f"{offset} on; find it with kafka-transactions.sh, abort it, and set transaction.max.timeout.ms to 15000"
     )
