@@ -14,7 +14,7 @@ from pipeline.watch.names import METRICS
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "operations.md").read_text()
 HALTING = {"TaskDiverged", "ClockSkew", "_diverged", "ShardAllocationFailed"}
-ERRORS = HALTING | {"Fatal", "ConfigError"}
+ERRORS = HALTING | {"Fatal", "ConfigError", "LogStalled"}
 HOLE = "\N{HORIZONTAL ELLIPSIS}"
 
 
