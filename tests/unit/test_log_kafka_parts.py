@@ -16,7 +16,6 @@ from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.config import KafkaConfig
 from pipeline.errors import (
     ConfigError,
-    Fatal,
     HauptbuchError,
     OutcomeUnknown,
     Retryable,
@@ -39,6 +38,7 @@ from pipeline.log.kafka.settings import (
 )
 from pipeline.log.kafka.topics import TopicCatalog
 from pipeline.log.kafka.window import Window
+from pipeline.log.kafka.writer import KafkaWriter
 from pipeline.log.port import Append
 
 A0 = TopicPartition(Topic.TRANSACTIONS, 0)
@@ -125,7 +125,8 @@ def test_errors_of_writers_name_their_recovery(
     [
         (KafkaError._BAD_MSG, TaskDiverged, "damaged records on t.*restore"),
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, ConfigError, "refuses"),
-        (KafkaError._FAIL, Fatal, "t can't be read"),
+        (KafkaError._FAIL, Retryable, "t can't be read now"),
+        (KafkaError.UNKNOWN, Retryable, "t can't be read now"),
     ],
 )
 def test_errors_of_partitions_name_their_recovery(code: int, expected: type[HauptbuchError], says: str) -> None:
@@ -240,6 +241,22 @@ def test_settings_that_exactly_once_needs_are_never_overridden() -> None:
     assert isinstance(message, int)
     assert isinstance(transaction, int)
     assert message < transaction
+
+
+@pytest.mark.parametrize("transaction_ms", [1_000, 5_000, "7999", 10_000, 15_000])
+def test_a_writer_can_be_made_for_every_transaction_timeout_that_is_taken(transaction_ms: int | str) -> None:
+    config = KafkaConfig(bootstrap="b:1", librdkafka={"transaction.timeout.ms": transaction_ms, "log_level": 0})  # type: ignore[arg-type]
+    made = writer_settings(config, 1000, "w")
+    assert int(made["message.timeout.ms"]) < int(made["transaction.timeout.ms"])  # type: ignore[arg-type]
+    Producer(made).close()
+
+
+def test_settings_that_contradict_each_other_say_so_where_a_writer_is_opened() -> None:
+    config = KafkaConfig(bootstrap="127.0.0.1:1", librdkafka={"linger.ms": 9_000, "log_level": 0})  # type: ignore[arg-type]
+    settings = writer_settings(config, 1000, "w")
+    writer = KafkaWriter(settings, "w", lambda appends: None, lambda source: "t", lambda: None)
+    with pytest.raises(ConfigError, match=r"refuses its settings: .*must be greater than `linger.ms`; change"):
+        writer.await_open()
 
 
 def test_the_client_is_not_heard_about_settings_of_its_sisters(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from threading import Event
+from threading import Event, Timer
 
 import pytest
 
@@ -31,6 +31,7 @@ class Brokers:
         """Whether only probes are answered."""
         self.asked: list[tuple[TopicPartition, float]] = []
         self.probes = 0
+        self.end = 9
         self.woken = Event()
 
     def bounds(self, source: TopicPartition, timeout_s: float) -> tuple[int, int]:
@@ -38,7 +39,7 @@ class Brokers:
         if source in self.silent or self.deaf_clients:
             time.sleep(timeout_s)
             raise Retryable(f"{source.partition} does not answer")
-        return 0, 9
+        return 0, self.end
 
     def probe(self, source: TopicPartition) -> int:
         self.probes += 1
@@ -142,6 +143,30 @@ def test_what_is_owed_and_does_not_arrive_is_waited_for_once(brokers: Brokers, r
     arrive(reader, A0, *range(6, 9))
     assert len(reader.read(A0, 6, 9, 1000)) == 3
     assert reader.read(A0, 9, 9, 1000) == []
+
+
+def test_time_in_which_nothing_was_owed_is_no_waiting(brokers: Brokers, reader: Reader) -> None:
+    assert reader.read(A0, 9, 9, 1000) == []
+    client, end = reader._tail._consumer, brokers.end
+    time.sleep(1.5 * WAIT_S)
+    assert reader.read(A0, end, 9, 1000) == []
+    brokers.end += 1
+    reader.told_end(A0, brokers.end)
+    Timer(WAIT_S / 2, lambda: arrive(reader, A0, end)).start()
+    assert [record.offset for record in reader.read(A0, end, 9, 1000)] == [end]
+    assert reader._tail._consumer is client
+
+
+def test_a_probe_counts_until_it_ends_though_its_silence_is_forgotten(brokers: Brokers) -> None:
+    patience = Patience(brokers.probe, 0.01)
+    brokers.silent.add(A0)
+    with pytest.raises(Retryable):
+        patience.ask(A0, lambda timeout_s: brokers_away())
+    assert patience.is_probing
+    patience.forget()
+    assert patience.is_probing, "closing what it asks would pull it from under the request"
+    brokers.silent.clear()
+    until(lambda: not patience.is_probing)
 
 
 def test_a_client_is_replaced_where_others_are_answered_for_long(

@@ -28,7 +28,7 @@ from confluent_kafka.admin import (
 
 from pipeline.config import KafkaConfig, SecurityProtocol
 from pipeline.errors import ConfigError, Retryable
-from pipeline.log.kafka.faults import error_in
+from pipeline.log.kafka.faults import error_in, usable_settings
 from pipeline.log.kafka.settings import admin_settings
 
 _ANSWER_S: Final = 15.0
@@ -72,10 +72,8 @@ def require_access(config: KafkaConfig) -> None:
     and not on loopback (`config.insecure` allows that); `Retryable` where nobody answers in 15 s.
     """
     complaints = _Complaints()
-    try:
+    with usable_settings(config.hide):
         admin = AdminClient({**admin_settings(config), "error_cb": complaints.note})  # type: ignore[dict-item]
-    except KafkaException as exception:
-        raise ConfigError(f"librdkafka refuses its settings: {config.hide(error_in(exception).str())}") from None
     cluster = _ask(config, admin, complaints)
     if config.insecure or not is_open(config, cluster, lambda: _lacks_authorizer(admin)):
         return

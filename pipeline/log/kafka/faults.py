@@ -1,6 +1,6 @@
 """What an error of the Kafka client means here: each maps to the exception that names its recovery."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -8,9 +8,9 @@ from confluent_kafka import KafkaError, KafkaException
 
 from pipeline.errors import (
     ConfigError,
-    Fatal,
     HauptbuchError,
     OutcomeUnknown,
+    Retryable,
     TaskDiverged,
     TaskFenced,
     TransactionAbortable,
@@ -61,6 +61,16 @@ def plain_errors() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def usable_settings(hide: Callable[[str], str] = str) -> Iterator[None]:
+    """Raise `ConfigError` where a client can't be made of its settings; `hide` takes secrets out of what it says."""
+    try:
+        yield
+    except KafkaException as exception:
+        said = " ".join(hide(error_in(exception).str()).split())
+        raise ConfigError(f"librdkafka refuses its settings: {said}; change kafka.librdkafka") from None
+
+
 def refusal(error: KafkaError, where: str = "") -> ConfigError | None:
     """Where the cluster refuses this client, or its configuration; None for anything else. `where`: what it asked for.
 
@@ -100,10 +110,10 @@ def write_fault(error: KafkaError, writer_id: str, *, committing: bool) -> Haupt
 
 
 def read_fault(error: KafkaError, where: str) -> HauptbuchError:
-    """What an error of a partition means that no waiting mends."""
+    """What an error of a partition means. One that has no name here may pass: it is asked again."""
     refused = refusal(error, where)
     if refused is not None:
         return refused
     if error.code() in _DAMAGED:
         return TaskDiverged(f"damaged records on {where}: {error.str()}; restore the partition from a copy")
-    return Fatal(f"{where} can't be read: {error.str()}")
+    return Retryable(f"{where} can't be read now: {error.str()}")

@@ -15,8 +15,7 @@ from confluent_kafka import TopicPartition as Place
 from pipeline.codec.topics import Topic
 from pipeline.codec.types import ShardId
 from pipeline.config import KafkaConfig
-from pipeline.errors import ConfigError
-from pipeline.log.kafka.faults import error_in, refusal
+from pipeline.log.kafka.faults import error_in, refusal, usable_settings
 from pipeline.log.kafka.roster import Roster
 from pipeline.log.kafka.settings import LOGGER, Settings, consumer_settings
 from pipeline.log.membership import Members, Revoked, inherits
@@ -46,13 +45,11 @@ class ShardGroup:
         group = f"{prefix}-workers"
         self._roster = Roster(config, group, self._topic)
         self._inherits: tuple[Members, int, frozenset[ShardId]] = ({}, 0, frozenset())
-        try:
+        with usable_settings(config.hide):
             self._consumer = Consumer(_settings(config, group, session_timeout_ms))
             self._consumer.subscribe(
                 [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
             )
-        except KafkaException as exception:
-            raise ConfigError(f"librdkafka refuses its settings: {error_in(exception).str()}") from None
 
     rebalances: int
     """How often something was assigned, be it nothing, or revoked."""

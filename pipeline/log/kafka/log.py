@@ -21,7 +21,7 @@ from confluent_kafka import TopicPartition as Place
 from pipeline.codec.topics import LogRecord, Topic, TopicPartition
 from pipeline.config import KafkaConfig
 from pipeline.errors import ConfigError, Fatal, HauptbuchError, Retryable
-from pipeline.log.kafka.faults import MISSING, error_in, refusal
+from pipeline.log.kafka.faults import MISSING, error_in, refusal, usable_settings
 from pipeline.log.kafka.patience import REQUEST_S, Patience
 from pipeline.log.kafka.producing import KafkaDelivery, PlainProducer
 from pipeline.log.kafka.reader import Reader, stalled
@@ -70,7 +70,7 @@ class KafkaLog:
         self._max_message_bytes = max_message_bytes
         self._stall_s = stall_s
         group = f"{prefix}-reader"
-        try:
+        with usable_settings(config.hide):
             self._topics = TopicCatalog(admin_settings(config), prefix, max_message_bytes)
             self._meter_settings = consumer_settings(config, group, committed=False)
             self._meter = Consumer(self._meter_settings)
@@ -85,8 +85,6 @@ class KafkaLog:
                 stall_s,
             )
             self._producer = PlainProducer(producer_settings(config, max_message_bytes), self._topics.name_of)
-        except KafkaException as exception:
-            raise ConfigError(f"librdkafka refuses its settings: {error_in(exception).str()}") from None
         self._writers: dict[str, KafkaWriter] = {}
         self._given_up: list[KafkaWriter] = []
         self._writers_lock = threading.Lock()

@@ -53,6 +53,8 @@ class Patience:
         self._lock = threading.Lock()
         self._silent: dict[TopicPartition, _Silence] = {}
         self._waits_s: dict[TopicPartition, float] = {}
+        self._probes = 0
+        """Threads that ask, those of silences that are forgotten too."""
 
     def ask(self, source: TopicPartition, call: Callable[[float], T]) -> T:
         """What `call` returns, given how many seconds it may wait. Raises as `call`, and `Retryable` at once where the
@@ -88,7 +90,7 @@ class Patience:
     def is_probing(self) -> bool:
         """Whether a thread is asking."""
         with self._lock:
-            return any(silence.is_probed for silence in self._silent.values())
+            return self._probes > 0
 
     def _wait_s(self, source: TopicPartition) -> float:
         with self._lock:
@@ -116,12 +118,20 @@ class Patience:
     def _begin_probe(self, source: TopicPartition, silence: _Silence) -> None:
         if not silence.is_probed:
             silence.is_probed = True
+            self._probes += 1
             name = f"probe {source.topic.topic_name} {source.partition}"
             threading.Thread(target=self._find_out, args=(source, silence), name=name, daemon=True).start()
 
     def _find_out(self, source: TopicPartition, silence: _Silence) -> None:
-        answer_s = self._time_of_answer(source)
+        answer_s = None
+        try:
+            answer_s = self._time_of_answer(source)
+        finally:
+            self._note_answer(silence, answer_s)
+
+    def _note_answer(self, silence: _Silence, answer_s: float | None) -> None:
         with self._lock:
+            self._probes -= 1
             silence.is_probed = False
             silence.answer_s = answer_s
             if answer_s is None:

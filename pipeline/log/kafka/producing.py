@@ -9,8 +9,8 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from pipeline.codec.topics import TopicPartition
-from pipeline.errors import ConfigError, HauptbuchError, OutcomeUnknown
-from pipeline.log.kafka.faults import error_in, plain_errors, refusal
+from pipeline.errors import HauptbuchError, OutcomeUnknown
+from pipeline.log.kafka.faults import error_in, plain_errors, refusal, usable_settings
 from pipeline.log.kafka.settings import MESSAGE_TIMEOUT_MS, Settings
 from pipeline.log.port import Append
 
@@ -140,8 +140,6 @@ class PlainProducer:
         """Raises `ConfigError` for settings that can't be."""
         with self._lock:
             if self._producer is None:
-                try:
+                with usable_settings():
                     self._producer = Producer(self._settings)
-                except KafkaException as exception:
-                    raise ConfigError(f"librdkafka refuses its settings: {error_in(exception).str()}") from None
             return self._producer

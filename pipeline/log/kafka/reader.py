@@ -226,8 +226,11 @@ class Reader:
             events = self._events
             fetched.owed = self._bounds(lane, source)[1]
             fetched.sure_at, fetched.asked_s = events, now_s
+        if window.high >= fetched.owed:
+            fetched.awaited_at = -1  # what comes next is not late, however long nothing came
+            return
         if fetched.awaited_at != window.high:
-            fetched.awaited_at, fetched.awaited_s = window.high, now_s
+            fetched.awaited_at, fetched.awaited_s = window.high, time.monotonic()
         while window.high < fetched.owed and fetched.error is None and not window.has(start):
             waited_s = time.monotonic() - fetched.awaited_s
             if waited_s > min(self._patience.wait_s, REQUEST_S):

@@ -82,11 +82,13 @@ def consumer_settings(config: KafkaConfig, group: str, *, committed: bool) -> Se
     }
 
 
-def producer_settings(config: KafkaConfig, max_message_bytes: int) -> Settings:
+def producer_settings(
+    config: KafkaConfig, max_message_bytes: int, message_timeout_ms: int = MESSAGE_TIMEOUT_MS
+) -> Settings:
     """An idempotent producer. It does not compress: `transactions` is kept uncompressed, see `topics`."""
     return {
         "linger.ms": 0,
-        "message.timeout.ms": MESSAGE_TIMEOUT_MS,
+        "message.timeout.ms": message_timeout_ms,
         "queue.buffering.max.messages": 1_000_000,
         # After the end of a transaction the broker answers the next one's first request with CONCURRENT_TRANSACTIONS,
         # and the client sleeps this long: 105 ms a commit at the default of 100.
@@ -106,9 +108,11 @@ def writer_settings(config: KafkaConfig, max_message_bytes: int, writer_id: str)
     lz4, since most bytes are signatures and keys of post-quantum suites, which no codec makes smaller: it gives up on
     them soonest and still folds what repeats.
     """
+    transaction_ms = int(config.client_settings().get("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS))
+    message_ms = min(MESSAGE_TIMEOUT_MS, transaction_ms * 4 // 5)  # a message fails before its transaction does
     return {
-        "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+        "transaction.timeout.ms": transaction_ms,
         "compression.type": "lz4",
-        **producer_settings(config, max_message_bytes),
+        **producer_settings(config, max_message_bytes, message_ms),
         "transactional.id": writer_id,
     }

@@ -24,7 +24,14 @@ from pipeline.errors import (
     TaskFenced,
     TransactionAbortable,
 )
-from pipeline.log.kafka.faults import error_in, is_fencing, plain_errors, refusal, write_fault
+from pipeline.log.kafka.faults import (
+    error_in,
+    is_fencing,
+    plain_errors,
+    refusal,
+    usable_settings,
+    write_fault,
+)
 from pipeline.log.kafka.settings import LOGGER, TRANSACTION_TIMEOUT_MS, Settings
 from pipeline.log.port import Append, Committed
 
@@ -210,7 +217,9 @@ class KafkaWriter:
         epoch can end the process, and its late request can fence the next one. So where the time is over only the
         caller is told, and this thread goes on.
         """
-        deadline, producer, connected = time.monotonic() + _OPEN_S, Producer(self._settings), 0
+        with usable_settings():
+            producer = Producer(self._settings)
+        deadline, connected = time.monotonic() + _OPEN_S, 0
         while True:
             if self._closed and connected < _CONNECTIONS:
                 raise Retryable(f"writer {self._id} was given up before it was opened")
