@@ -3,6 +3,7 @@
 from typing import Final
 
 from pipeline.codec.topics import LogRecord, Topic
+from pipeline.errors import Retryable
 from pipeline.ledger.composer import Waiting
 from pipeline.ledger.cursor import INPUT_TOPICS, ShardCursor
 from pipeline.log.port import EventLog
@@ -23,13 +24,15 @@ class Backlog:
         self._records: tuple[list[LogRecord], list[LogRecord], list[LogRecord]] = ([], [], [])
         self._bytes = [0, 0, 0]
         self.waiting_since_ms: int | None = None
+        self.silent: Retryable | None = None
+        """Why an input could not be read last time; the others were."""
 
     def fill(self, now_ms: int, *, all_control: bool = False) -> bool:
-        """Read what has been committed since, as far as there is room.
+        """Read what has been committed since, as far as there is room. An input that gives no answer is left as it is.
 
         `all_control`: one more page of control, room or not; True where there was one, then fill again.
         """
-        more = False
+        more, self.silent = False, None
         for index, source in enumerate(self._sources):
             queue = self._records[index]
             room_records, room_bytes = _MAX_RECORDS - len(queue), _MAX_BYTES - self._bytes[index]
@@ -38,7 +41,11 @@ class Backlog:
                 room_records, room_bytes = _MAX_RECORDS, _PAGE_BYTES
             if room_records <= 0 or room_bytes <= 0:
                 continue
-            records = self._log.read(source, self._next[index], room_records, room_bytes)
+            try:
+                records = self._log.read(source, self._next[index], room_records, room_bytes)
+            except Retryable as error:
+                self.silent = error
+                continue
             if records:
                 queue += records
                 self._bytes[index] += _size(records)

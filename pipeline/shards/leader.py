@@ -33,6 +33,8 @@ from pipeline.state.store import StateStore, StateView
 _offset_of = attrgetter("offset")
 CURSOR: Final = b"cursor"
 OUTPUTS: Final = b"outputs"
+_SILENT_MS: Final = 200
+"""An input that gave no answer is asked again after so long, or when anything else happens."""
 BLOCK_TRANSACTIONS: Final = 1_024
 """A block takes no more, whatever genesis allows: while it executes, the next one's signatures are verified. Whoever
 takes all that waits first waits for all its signatures, and verifies none beside execution."""
@@ -104,6 +106,8 @@ class Leader:
         progressed = self._finish_commit()
         if self._ready is None:
             progressed |= self.backlog.fill(now_ms, all_control=self._birth.is_waiting)
+            if self.backlog.silent is not None:
+                self._observer.held_up(self.backlog.silent)
             self._look_ahead()
             self._ready = self._execute_next(now_ms)
         if self._ready is not None and self._committing is None:
@@ -186,9 +190,10 @@ class Leader:
         control = self._cursor.source(Topic.CONTROL)
         try:
             self._log.settle(control)
+            is_there = bool(self._log.read(control, self.backlog.next_control, 1, 1))
         except Retryable:
-            return  # an open transaction may hide it
-        if not self._log.read(control, self.backlog.next_control, 1, 1):
+            return  # an open transaction may hide it, or nobody answers
+        if not is_there:
             raise TaskDiverged(
                 f"shard {self._cursor.shard}: relay offset {awaited.offset}: bundle {awaited.sequence} of shard "
                 f"{awaited.source} is under control record {awaited.control_sequence}, but control ends at record "
@@ -232,5 +237,6 @@ class Leader:
             return Idle()
         since = self.backlog.waiting_since_ms
         heartbeat = None if self._cursor.height < 0 else self._cursor.timestamp_ms + self._chain.genesis.heartbeat_ms
-        times = (heartbeat, None if since is None else since + self._linger_ms)
+        again = None if self.backlog.silent is None else now_ms + _SILENT_MS
+        times = (heartbeat, again, None if since is None else since + self._linger_ms)
         return earliest(*[time_ms for time_ms in times if time_ms is not None and time_ms > now_ms])
