@@ -25,7 +25,7 @@ from pipeline.errors import (
 )
 from pipeline.log.kafka import log as log_module
 from pipeline.log.kafka import producing, topics, window
-from pipeline.log.kafka.faults import plain_errors, read_fault, write_fault
+from pipeline.log.kafka.faults import plain_errors, read_fault, usable_settings, write_fault
 from pipeline.log.kafka.lane import Lane
 from pipeline.log.kafka.log import KafkaLog
 from pipeline.log.kafka.producing import PlainProducer
@@ -125,6 +125,7 @@ def test_errors_of_writers_name_their_recovery(
     [
         (KafkaError._BAD_MSG, TaskDiverged, "damaged records on t.*restore"),
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, ConfigError, "refuses"),
+        (KafkaError._NOT_IMPLEMENTED, TaskDiverged, "damaged records on t"),
         (KafkaError._FAIL, Retryable, "t can't be read now"),
         (KafkaError.UNKNOWN, Retryable, "t can't be read now"),
     ],
@@ -160,16 +161,18 @@ def lane() -> Iterator[Lane]:
         (KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), TaskDiverged),
         (KafkaError(KafkaError._BAD_MSG), TaskDiverged),
         (KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), ConfigError),
-        (KafkaError(KafkaError._TRANSPORT, "away", retriable=True), type(None)),
+        (KafkaError(KafkaError.UNKNOWN), Retryable),
     ],
 )
 def test_what_befalls_a_partition_waits_for_its_reader(
-    lane: Lane, error: KafkaError, expected: type[HauptbuchError] | type[None]
+    lane: Lane, error: KafkaError, expected: type[HauptbuchError]
 ) -> None:
     fetched = lane.fetch(A0, 3, 3, 0, 0.0)
     lane._note(error, None, fetched)
     assert type(fetched.error) is expected
     lane._note(KafkaError(KafkaError._PARTITION_EOF), 9, fetched)
+    assert fetched.window.high == 3, "the client goes on behind what it can't read"
+    lane._note(KafkaError(KafkaError._PARTITION_EOF), 9, fetched := lane.fetch(A0, 3, 3, 0, 0.0))
     assert fetched.window.high == 9
 
 
@@ -257,6 +260,11 @@ def test_settings_that_contradict_each_other_say_so_where_a_writer_is_opened() -
     writer = KafkaWriter(settings, "w", lambda appends: None, lambda source: "t", lambda: None)
     with pytest.raises(ConfigError, match=r"refuses its settings: .*must be greater than `linger.ms`; change"):
         writer.await_open()
+
+
+def test_a_client_that_can_not_be_made_now_is_no_matter_of_settings() -> None:
+    with pytest.raises(Retryable, match="no thread; are there threads"), usable_settings():
+        raise KafkaException(KafkaError(KafkaError._CRIT_SYS_RESOURCE, "no thread"))
 
 
 def test_the_client_is_not_heard_about_settings_of_its_sisters(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,13 +1,14 @@
-"""How long readers wait behind an open transaction, without a broker."""
+"""Readers behind an open transaction, or behind what can't be read, without a broker."""
 
 from collections.abc import Iterator
 
 import pytest
+from confluent_kafka import KafkaError
 from confluent_kafka import TopicPartition as Place
 
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.config import KafkaConfig
-from pipeline.errors import Fatal, LogStalled, Retryable
+from pipeline.errors import Fatal, LogStalled, Retryable, TaskDiverged
 from pipeline.log.kafka import reader as reader_module
 from pipeline.log.kafka.lane import Fetched
 from pipeline.log.kafka.patience import Patience
@@ -109,3 +110,69 @@ def test_brokers_that_stand_still_can_end_no_transaction(watched: Watched) -> No
 def test_a_transaction_of_a_moment_costs_no_request(watched: Watched) -> None:
     watched.watch(0.1)
     assert watched.lane.asked == 0
+
+
+class Message:
+    def __init__(self, offset: int, code: int | None = None) -> None:
+        self._offset, self._error = offset, None if code is None else KafkaError(code)
+
+    def error(self) -> KafkaError | None:
+        return self._error
+
+    def offset(self) -> int:
+        return self._offset
+
+    def topic(self) -> str:
+        return "t"
+
+    def partition(self) -> int:
+        return 0
+
+    def key(self) -> bytes:
+        return b"k"
+
+    value = key
+
+
+class Client:
+    """A consumer that has 9 offsets to give, and gives what it is told in one go."""
+
+    def __init__(self, *batches: list[Message]) -> None:
+        self.batches = list(batches)
+        self.places: list[int] = []
+        self.closed = False
+
+    def consume(self, count: int, timeout_s: float) -> list[Message]:
+        return self.batches.pop(0) if self.batches else []
+
+    def poll(self, timeout_s: float) -> None: ...
+
+    def get_watermark_offsets(self, place: Place, timeout_s: float = 0, cached: bool = False) -> tuple[int, int]:
+        return 0, 9
+
+    def incremental_assign(self, places: list[Place]) -> None:
+        self.places += [place.offset for place in places]
+
+    def incremental_unassign(self, places: list[Place]) -> None: ...
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(("code", "expected"), [(KafkaError.UNKNOWN, Retryable), (KafkaError._BAD_MSG, TaskDiverged)])
+def test_nobody_is_given_what_stands_behind_an_error(watched: Watched, code: int, expected: type[Exception]) -> None:
+    """The client skips what it can't read and goes on. An error that passes costs no other partition its client."""
+    reader = watched.reader
+    whole = [Message(offset) for offset in range(3, 9)]
+    client = Client([Message(3), Message(4), Message(5, code), *whole[3:], Message(9, KafkaError._PARTITION_EOF)])
+    reader._tail._consumer.close()
+    reader._tail._consumer = client  # type: ignore[assignment]
+    watched.clock.now_s += 100  # long enough since clients were made for new ones
+    assert [record.offset for record in reader.read(A0, 3, 9, 1000)] == [3, 4]
+    with pytest.raises(expected, match="t, partition 0"):
+        reader.read(A0, 5, 9, 1000)
+    client.batches.append(whole[2:])
+    watched.clock.now_s += 1
+    assert [record.offset for record in reader.read(A0, 5, 9, 1000)] == [5, 6, 7, 8]
+    assert client.places == [3, 5]
+    assert reader._tail._consumer is client  # type: ignore[comparison-overlap]

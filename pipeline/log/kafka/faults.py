@@ -37,7 +37,10 @@ MISSING: Final = frozenset(
     }
 )
 OUT_OF_RANGE: Final = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})
-_DAMAGED: Final = frozenset({KafkaError._BAD_MSG, KafkaError.INVALID_MSG, KafkaError._BAD_COMPRESSION})
+# _NOT_IMPLEMENTED is of batches in a format or compression that there is none of.
+_DAMAGED: Final = frozenset(
+    {KafkaError._BAD_MSG, KafkaError.INVALID_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IMPLEMENTED}
+)
 
 
 def error_in(exception: KafkaException) -> KafkaError:
@@ -63,11 +66,17 @@ def plain_errors() -> Iterator[None]:
 
 @contextmanager
 def usable_settings(hide: Callable[[str], str] = str) -> Iterator[None]:
-    """Raise `ConfigError` where a client can't be made of its settings; `hide` takes secrets out of what it says."""
+    """Raise `ConfigError` where a client can't be made of its settings, `Retryable` where it can't be made now.
+
+    `hide` takes secrets out of what it says.
+    """
     try:
         yield
     except KafkaException as exception:
-        said = " ".join(hide(error_in(exception).str()).split())
+        error = error_in(exception)
+        said = " ".join(hide(error.str()).split())
+        if error.code() != KafkaError._INVALID_ARG:
+            raise Retryable(f"a Kafka client can't be made now: {said}; are there threads and memory for it?") from None
         raise ConfigError(f"librdkafka refuses its settings: {said}; change kafka.librdkafka") from None
 
 
@@ -110,7 +119,7 @@ def write_fault(error: KafkaError, writer_id: str, *, committing: bool) -> Haupt
 
 
 def read_fault(error: KafkaError, where: str) -> HauptbuchError:
-    """What an error of a partition means. One that has no name here may pass: it is asked again."""
+    """What an error of a partition means. The client never says of one whether it may pass, so any other one may."""
     refused = refusal(error, where)
     if refused is not None:
         return refused

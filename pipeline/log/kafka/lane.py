@@ -44,6 +44,9 @@ class Fetched:
     awaited_s: float = field(default=0.0)
     paused: bool = False
     error: HauptbuchError | None = None
+    """Why nothing more is taken in: the client goes on behind what it can't read, and nobody may follow it there."""
+    is_outdated: bool = False
+    """Whether the client may know less of the topic than others do."""
     stuck_at: int = -1
     """Where an open transaction stopped the window, and since when."""
     stuck_s: float = field(default=0.0)
@@ -144,7 +147,7 @@ class Lane:
             fetched = by_place.get((message.topic(), message.partition()))  # type: ignore[arg-type]
             if error is not None:
                 self._note(error, message.offset(), fetched)
-            elif fetched is not None:
+            elif fetched is not None and fetched.error is None:
                 fetched.window.add(new(LogRecord, (message.offset(), message.key(), message.value())))
                 self.records += 1
         if self.records > before:
@@ -176,8 +179,8 @@ class Lane:
         if fetched is None:
             self._refused = refusal(error) or self._refused
             return  # about brokers; the client tries again
-        if error.retriable():
-            return
+        if fetched.error is not None:
+            return  # the first one says why; the partition is fetched anew
         where = f"{fetched.place.topic}, partition {fetched.place.partition}"
         if error.code() == KafkaError._PARTITION_EOF:
             assert offset is not None, "the end of a partition has an offset"
@@ -187,7 +190,7 @@ class Lane:
                 f"{where}: offset {fetched.window.high} is not on the log: it was cut or replaced; restore it"
             )
         elif error.code() in MISSING:
-            fetched.error = self._missing()
+            fetched.error, fetched.is_outdated = self._missing(), True
         else:
             fetched.error = read_fault(error, where)
 

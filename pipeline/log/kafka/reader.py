@@ -123,7 +123,7 @@ class Reader:
             return records
         if fetched.error is not None:
             lane.drop(source)
-            if isinstance(fetched.error, Retryable):
+            if fetched.is_outdated and isinstance(fetched.error, Retryable):
                 self._renew()
             raise fetched.error
         if now_s - fetched.watched_s > _WATCH_S:
