@@ -10,7 +10,8 @@ from pipeline.testing.simulator.__main__ import main
 from pipeline.testing.simulator.campaign import run_seeds
 from pipeline.testing.simulator.plan import kept_text, read_kept
 
-SEEDS = 100
+SEEDS = 50
+"""By default; the mixture takes twice as many to be met in full."""
 _BATCH = 10
 
 
@@ -40,11 +41,12 @@ def test_many_more_seeds_hold(first: int) -> None:
     assert all(report.blocks and report.rounds for report in reports)
 
 
+@pytest.mark.slow
 def test_the_mixture_has_everything_in_it() -> None:
-    """The default seeds together meet every kind of fault, lie and control record that there is."""
+    """The first seeds together meet every kind of fault, lie and control record that there is."""
     events: Counter[str] = Counter()
     shards = set()
-    for report in hold(range(SEEDS)):
+    for report in hold(range(2 * SEEDS)):
         events.update(report.events)
         shards.add(report.shards)
     assert {
@@ -59,7 +61,7 @@ def test_the_mixture_has_everything_in_it() -> None:
         "control CollectFees", "control CreateShard", "control Quarantine", "control SetAttestors",
     } <= set(events)  # fmt: skip
     assert shards >= {1, 2, 3, 4}
-    chaos = [draw_plan(seed).chaos for seed in range(SEEDS)]
+    chaos = [draw_plan(seed).chaos for seed in range(2 * SEEDS)]
     assert {(item.attestors, item.threshold) for item in chaos} == {(0, 1), (1, 1), (2, 1), (2, 2), (3, 2)}
     assert any(item.executes_again and item.attestors for item in chaos)
 

@@ -19,6 +19,7 @@ def failing(seeds: range) -> tuple[Plan, SimulationFailed]:
     raise AssertionError("nothing fails")
 
 
+@pytest.mark.slow
 def test_a_failing_run_becomes_short(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     nonce_stays_after_a_failure(monkeypatch)
     plan, failure = failing(range(20))
