@@ -88,6 +88,7 @@ class RoundReader:
         self._read_again = read_again
         self._electorate_after = electorate_after
         self.electorate = Electorate(chain.genesis.attestors, chain.genesis.attestor_threshold)
+        self._last_sequence = 0
         self.last_round = -1
         self.last_hash = Hash32(chain.chain_id)
         self.open: list[OpenRound] = []
@@ -130,6 +131,7 @@ class RoundReader:
         """The round is passed, decided or not: `last_round` and `last_hash` are its, `electorate` what follows it."""
         number = opened.checkpoint.round
         self.last_round, self.last_hash = number, opened.hash
+        self._last_sequence = max(self._last_sequence, opened.checkpoint.control_sequence)
         self._hashes[number] = opened.hash
         self._newest, self._offsets[number] = opened, opened.offset
         if not self._voted or self._voted[-1] != self.electorate:
@@ -183,10 +185,14 @@ class RoundReader:
         self._bound(opened)
 
     def _named_by(self, checkpoint: Checkpoint) -> OpenRound | None:
-        """The open proposal that a checkpoint stands on, where that leads back to the last passed round."""
+        """The open proposal that a checkpoint stands on, where that leads back to the last passed round.
+
+        One that goes back to older control records is none: their attestors' keys may be anybody's by now.
+        """
         for item in self.open:
             if item.checkpoint.round == checkpoint.round - 1 and item.hash == checkpoint.previous_hash:
-                return item if item.follows or item.is_early else None
+                leads_back = item.follows or item.is_early
+                return item if leads_back and item.checkpoint.control_sequence >= self._last_sequence else None
         return None
 
     def _bound(self, newest: OpenRound) -> None:

@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 import pytest
-from audit_net import audit_net, names_on, play
+from audit_net import audit_net, audit_pairs, dump, kv_of, names_on, play
+from audit_rounds import attestor, begun, found, governed, kinds_at, next_round, publish, sign
 from sync_net import Net
-from test_audit_rounds import attestor, begun, found, kinds_at, next_round, publish, sign
 
 from pipeline.audit import numbered
 from pipeline.audit.findings import FindingKind
+from pipeline.audit.log_editor import LogEditor
 from pipeline.audit.report import AuditReport
 from pipeline.codec.topics import Topic, TopicPartition
 from pipeline.codec.types import ChainId, Hash32
@@ -21,6 +22,7 @@ from pipeline.ledger.checkpoints import (
 )
 from pipeline.ledger.receipts import DeadLetter, ReceiptChunk
 from pipeline.log.port import Append
+from pipeline.testing.suite import TEST_SUITES
 
 
 def after(proposal: CheckpointProposal, advanced: tuple[tuple[int, int], ...] = ()) -> CheckpointProposal:
@@ -79,6 +81,32 @@ def test_a_successor_made_up_between_a_proposal_and_its_signatures() -> None:
     assert [kinds_at(report, offset) for offset in offsets] == [{FindingKind.CHECKPOINT_CHAIN}] * 3
     assert len(report.findings) == 3
     assert report.rounds >= 2
+
+
+def test_keys_of_replaced_attestors_pass_no_round() -> None:
+    """They would, could a made-up proposal say under which control record the next one is signed."""
+    net = Net(shards=2, attestors=("one", "two"), threshold=2)
+    proposer, old = net.synchronizer(signer=None), [attestor(net, name) for name in ("one", "two")]
+    net.fund({"alice": 100, "bob": 0})
+    net.run(proposer, *old)
+    governed(net, ("four",), 1, "operator", "one", "two")
+    net.run(proposer, *old)
+    new = attestor(net, "four")
+    for _ in range(2):
+        net.pay("alice", {"bob": 1})
+        net.run(proposer, *old, new)
+    last, proposal = net.rounds()[-1]
+    assert last.control_sequence == 1
+    false = replace(Checkpoint.from_bytes(after(proposal).checkpoint), control_sequence=0)
+    stepping = CheckpointProposal(false.to_bytes(), ())
+    stolen = after(stepping)
+    _, early, *signed = publish(
+        net, stepping, stolen, *[sign(stolen.checkpoint, last.round + 2, name) for name in ("one", "two")]
+    )
+    report = audit_net(net)
+    assert kinds_at(report, early) == {FindingKind.CHECKPOINT_CHAIN}
+    assert [kinds_at(report, offset) for offset in signed] == [{FindingKind.BAD_SIGNATURE}] * 2
+    assert report.rounds == last.round + 1
 
 
 def test_proposals_at_the_end_that_nobody_signed() -> None:
@@ -229,11 +257,6 @@ def test_receipts_that_stand_before_those_of_an_earlier_block() -> None:
     net = begun()
     finish(net)
     records = net.read(Topic.RECEIPTS, 0)
-    from audit_net import audit_pairs, dump, kv_of  # noqa: PLC0415 - only here
-
-    from pipeline.audit.log_editor import LogEditor  # noqa: PLC0415
-    from pipeline.testing.suite import TEST_SUITES  # noqa: PLC0415
-
     kv = kv_of(dump(net))
     editor = LogEditor(kv, TEST_SUITES)
     target = TopicPartition(Topic.RECEIPTS, 0)
