@@ -32,6 +32,7 @@ from pipeline.sync.cut import CutShard
 from pipeline.sync.ledger_follower import LedgerFollower, Validity
 from pipeline.sync.round_book import RoundBook
 from pipeline.sync.round_task import RoundTask
+from pipeline.sync.rounds import RoundPlan
 from pipeline.sync.signer_guard import SignerGuard
 from pipeline.sync.signer_memory import SignerMemory
 from pipeline.sync.synchronizer import Synchronizer
@@ -332,10 +333,11 @@ def quarantine_takes_any_bundle(patch: pytest.MonkeyPatch) -> None:
 
 def attestors_sign_what_they_like(patch: pytest.MonkeyPatch) -> None:
     def choose(self: Attestor, follower: LedgerFollower, now_ms: int) -> object:
-        if real(self, follower, now_ms) is None:
-            return None
+        chosen = real(self, follower, now_ms)
+        if not isinstance(chosen, RoundPlan):
+            return chosen
         judged = [follower.judge(candidate, now_ms) for candidate in follower.book.candidates]
-        valid = [plan for validity, plan in judged if validity is Validity.VALID and plan is not None]
+        valid = [plan for validity, plan, _ in judged if validity is Validity.VALID and plan is not None]
         return min(valid, key=lambda plan: sha256(self._signer.key_id + plan.after.checkpoint_hash).digest())
 
     real = Attestor._choose
