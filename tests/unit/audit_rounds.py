@@ -43,6 +43,21 @@ def attestor(net: Net, name: str) -> Attestor:
     )
 
 
+def attestors_replaced() -> Net:
+    """Rounds that two of "one", "two" and "three" signed, then rounds that "four" alone signs."""
+    net = Net(shards=2, attestors=("one", "two", "three"), threshold=2)
+    proposer, old = net.synchronizer(signer=None), [attestor(net, name) for name in ("one", "two")]
+    net.fund({"alice": 100, "bob": 100})
+    net.run(proposer, *old)
+    governed(net, ("four",), 1, "operator", "one", "two")
+    net.run(proposer, *old)
+    new = attestor(net, "four")
+    for _ in range(3):
+        net.pay("alice", {"bob": 1})
+        net.run(proposer, *old, new)
+    return net
+
+
 def begun() -> Net:
     """Some signed rounds, then blocks that nobody signed."""
     net = Net(shards=2)

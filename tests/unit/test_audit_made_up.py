@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from audit_net import audit_net, audit_pairs, dump, kv_of, names_on, play
-from audit_rounds import attestor, begun, found, governed, kinds_at, next_round, publish, sign
+from audit_rounds import attestor, attestors_replaced, begun, found, kinds_at, next_round, publish, sign
 from sync_net import Net
 
 from pipeline.audit import numbered
@@ -85,16 +85,7 @@ def test_a_successor_made_up_between_a_proposal_and_its_signatures() -> None:
 
 def test_keys_of_replaced_attestors_pass_no_round() -> None:
     """They would, could a made-up proposal say under which control record the next one is signed."""
-    net = Net(shards=2, attestors=("one", "two"), threshold=2)
-    proposer, old = net.synchronizer(signer=None), [attestor(net, name) for name in ("one", "two")]
-    net.fund({"alice": 100, "bob": 0})
-    net.run(proposer, *old)
-    governed(net, ("four",), 1, "operator", "one", "two")
-    net.run(proposer, *old)
-    new = attestor(net, "four")
-    for _ in range(2):
-        net.pay("alice", {"bob": 1})
-        net.run(proposer, *old, new)
+    net = attestors_replaced()
     last, proposal = net.rounds()[-1]
     assert last.control_sequence == 1
     false = replace(Checkpoint.from_bytes(after(proposal).checkpoint), control_sequence=0)

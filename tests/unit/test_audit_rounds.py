@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from audit_net import audit_net
-from audit_rounds import attestor, begun, found, governed, kinds_at, next_round, publish, sign
+from audit_rounds import attestor, attestors_replaced, begun, found, governed, kinds_at, next_round, publish, sign
 from sync_net import Net, signer_key
 
 from pipeline.audit.findings import Finding, FindingKind
@@ -121,16 +121,7 @@ def test_records_about_old_rounds_are_judged_too() -> None:
 
 
 def test_late_signatures_count_by_the_attestors_of_their_round() -> None:
-    net = Net(shards=2, attestors=("one", "two", "three"), threshold=2)
-    proposer, old = net.synchronizer(signer=None), [attestor(net, name) for name in ("one", "two")]
-    net.fund({"alice": 100, "bob": 100})
-    net.run(proposer, *old)
-    governed(net, ("four",), 1, "operator", "one", "two")
-    net.run(proposer, *old)
-    new = attestor(net, "four")
-    for _ in range(3):
-        net.pay("alice", {"bob": 1})
-        net.run(proposer, *old, new)
+    net = attestors_replaced()
     checkpoint, datum = net.rounds()[0][0], net.rounds()[0][1].checkpoint
     late, too_new = publish(net, sign(datum, checkpoint.round, "three"), sign(datum, checkpoint.round, "four"))
     report = audit_net(net)

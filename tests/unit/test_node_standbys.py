@@ -1,6 +1,6 @@
 """Copies that workers keep of shards that others lead, and what is told of stores that catch up."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -111,25 +111,31 @@ def test_a_copy_does_not_go_on_upon_inputs_that_were_made_again(bed: Bed) -> Non
     two.close()
 
 
+def unsettled(bed: Bed, monkeypatch: pytest.MonkeyPatch, error: Retryable) -> Callable[[], None]:
+    """Blocks of shard 0 can't be settled until the returned function is called."""
+    settle, errors = bed.log.settle, [error]
+
+    def settled(source: TopicPartition) -> None:
+        if errors and source == TopicPartition(Topic.BLOCKS, 0):
+            raise errors[0]
+        settle(source)
+
+    monkeypatch.setattr(bed.log, "settle", settled)
+    return errors.clear
+
+
 def test_copies_go_on_while_a_shard_that_came_can_not_be_recovered(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     one, first = bed.worker("one", BOTH)
     two, second = bed.worker("two", frozenset())
     bed.drive(lambda: leads(one, 0, 1), one)
-    settle, is_away = bed.log.settle, True
-
-    def settled(source: TopicPartition) -> None:
-        if is_away and source == TopicPartition(Topic.BLOCKS, 0):
-            raise Retryable("no answer")
-        settle(source)
-
-    monkeypatch.setattr(bed.log, "settle", settled)
+    mend = unsettled(bed, monkeypatch, Retryable("no answer"))
     first.give(frozenset({ShardId(1)}))
     second.give(frozenset({ShardId(0)}))
     second.inherits = frozenset({ShardId(1)})
     bed.drive(lambda: two.standbys.warm == {ShardId(1)}, one, two)
     assert leads(one, 1)
     assert leads(two)
-    is_away = False
+    mend()
     bed.drive(lambda: leads(two, 0), one, two)
     for worker in (one, two):
         worker.close()
@@ -141,16 +147,9 @@ def test_a_copy_behind_an_open_transaction_is_not_given_up(bed: Bed, monkeypatch
     two, second = bed.worker("two", frozenset(), heard)
     second.inherits = BOTH
     bed.drive(lambda: leads(one, 0, 1), one)
-    settle, is_open = bed.log.settle, True
-
-    def settled(source: TopicPartition) -> None:
-        if is_open and source == TopicPartition(Topic.BLOCKS, 0):
-            raise LogStalled("hides everything")
-        settle(source)
-
-    monkeypatch.setattr(bed.log, "settle", settled)
+    end = unsettled(bed, monkeypatch, LogStalled("hides everything"))
     bed.drive(lambda: two.standbys.warm == {ShardId(1)}, one, two)
-    is_open = False
+    end()
     bed.drive(lambda: two.standbys.warm == BOTH, one, two)
     assert not [line for line in heard if "failed" in line]
     for worker in (one, two):
